@@ -1,0 +1,381 @@
+"""Chat state and events of the demo, with no Gradio in it.
+
+A Conversation lives in a folder of its own (conversation.json and PNG files), so that it survives a reload
+of the page and a restart of the program. One thread answers, any number of pages follow.
+"""
+
+import json
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni import Omni, OmniError
+from omni.errors import InputError
+from omni.generate import MediaFinished, MediaPreview, MediaStarted, TextDelta
+from omni.messages import parse_messages
+from omni.parts import Image
+
+__all__ = ["MAX_SEED", "Conversation", "Settings", "View", "settings_of_picture"]
+
+MAX_VIEWS_PER_S = 15  # a page draws its whole chat anew at each one
+MAX_PREVIEWS = 8  # of one picture
+MAX_KEPT_SIDE = 1024  # pixels: an upload is shown, and kept, no larger
+MAX_SEED = 2**31 - 1
+
+Content = list[dict[str, Any]]  # items of the chat form; a picture is the path of its file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How an answer is made.
+
+    Attributes:
+        seed: of all its noise; None draws a new one.
+        steps: of denoising, for each picture.
+        guidance_scale: how closely a picture follows the words; 1 is without guidance.
+        size: (height, width) of every picture in pixels; None lets the model choose.
+    """
+
+    seed: int | None = None
+    steps: int = 24
+    guidance_scale: float = 4.0
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a page shows.
+
+    Attributes:
+        messages: in the chat form, the unfinished answer and the sentence of an error included.
+        status: one line on what is going on, or on how the last answer was made.
+        is_running: whether an answer is being made.
+    """
+
+    messages: list[dict[str, Any]]
+    status: str
+    is_running: bool
+
+
+@dataclass(eq=False)
+class _Run:
+    """An answer in the making."""
+
+    settings: Settings
+    content: Content = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+    has_preview: bool = False  # whether the last item is a picture that is not finished
+
+
+class Conversation:
+    """One person's messages, and the answer in the making; safe to use from several threads.
+
+    Args:
+        folder: where it is kept; read when it is there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.messages: list[dict[str, Any]] = []
+        self.settings = Settings()
+        self._status = ""
+        self._error = ""
+        self._failed: dict[str, Any] | None = None  # a message that raised: it goes back to its writer
+        self._run: _Run | None = None
+        self._version = 0
+        self._changed = threading.Condition(threading.RLock())
+        if self._file.exists():
+            self._load()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether an answer is being made."""
+        return self._run is not None
+
+    @property
+    def last_seed(self) -> int | None:
+        """The seed of the last answer, or of the one in the making."""
+        return self.settings.seed
+
+    def view(self) -> View:
+        """Return what there is to see now."""
+        with self._changed:
+            shown = [*self.messages, *([self._failed] if self._failed else [])]
+            if self._run and self._run.content:
+                shown.append({"role": "assistant", "content": [dict(item) for item in self._run.content]})
+            if self._error:
+                shown.append({"role": "assistant", "content": [{"type": "text", "text": self._error}]})
+            return View(messages=shown, status=self._status, is_running=self.is_running)
+
+    def follow(self) -> Iterator[View]:
+        """Yield views while an answer is made, at most MAX_VIEWS_PER_S a second; the last one is final."""
+        while True:
+            with self._changed:
+                seen, view = self._version, self.view()
+            yield view
+            if not view.is_running:
+                return
+            time.sleep(1 / MAX_VIEWS_PER_S)
+            with self._changed:
+                self._changed.wait_for(lambda: self._version != seen, timeout=5.0)  # noqa: B023
+
+    def say(self, text: str, files: Sequence[str | Path], settings: Settings) -> None:
+        """Add a message of the user's, to be answered next.
+
+        Args:
+            text: what was typed, any str at all.
+            files: pictures that came with it.
+            settings: for the answer to it.
+
+        Raises:
+            InputError: it is empty or too long, a file is no usable picture, or an answer is being made.
+        """
+        self._check_idle()
+        images = [Image.load(file, name=f"The file {Path(file).name!r}") for file in files]
+        words: Content = [{"type": "text", "text": text}] if text else []
+        draft = {
+            "role": "user",
+            "content": [*({"type": "image", "image": image} for image in images), *words],
+        }
+        parse_messages([*self.messages, draft])
+        with self._changed:
+            self._check_idle()
+            kept: Content = [{"type": "image", "image": self._keep_upload(image)} for image in images]
+            self.messages.append({"role": "user", "content": [*kept, *words]})
+            self._begin(settings)
+
+    def retry(self, settings: Settings) -> None:
+        """Take the last answer back, so that it is given again.
+
+        Raises:
+            InputError: there is nothing to answer, or an answer is being made.
+        """
+        with self._changed:
+            self._check_idle()
+            if self._failed:
+                self.messages.append(self._failed)
+            elif self.messages and self.messages[-1]["role"] == "assistant":
+                self.messages.pop()
+            if not self.messages:
+                raise InputError("There is nothing to retry yet; write a message first.")
+            self._begin(settings)
+
+    def stop(self) -> None:
+        """End the answer in the making at its next token or step; what there is of it stays."""
+        with self._changed:
+            if self._run:
+                self._run.stop.set()
+                self._status = "Stopping"
+                self._touch()
+
+    def clear(self) -> None:
+        """Forget everything said; finished pictures stay in the folder."""
+        with self._changed:
+            if self._run:
+                self._run.stop.set()
+            self.messages, self._run, self._failed = [], None, None
+            self._status = self._error = ""
+            self._save()
+
+    def refuse(self, error: OmniError) -> None:
+        """Show the sentence of an error below the chat, until something else is said."""
+        with self._changed:
+            self._error = str(error)
+            self._touch()
+
+    def take_draft(self) -> tuple[str, list[str]] | None:
+        """Take a message that could not be answered off the chat, and return its (text, files)."""
+        with self._changed:
+            if self._failed is None:
+                return None
+            content: Content = self._failed["content"]
+            self._failed = None
+            self._touch()
+        return (
+            "".join(item["text"] for item in content if item["type"] == "text"),
+            [item["image"] for item in content if item["type"] == "image"],
+        )
+
+    def answer(self, omni: Omni) -> None:
+        """Let the model answer the last message; returns when it has, was stopped, or has failed.
+
+        Args:
+            omni: the model.
+        """
+        with self._changed:
+            run, messages = self._run, [*self.messages]
+        if run is None:  # cleared while it waited
+            return
+        started_s = time.monotonic()
+        try:
+            if not run.stop.is_set():
+                self._consume(omni, run, messages)
+        except OmniError as error:
+            self._end(run, error=str(error))
+        except Exception:  # the edge of a thread: the page hears of it, the log gets the rest
+            logging.getLogger(__name__).exception("an answer failed")
+            self._end(run, error="The model failed on this message; the terminal of the demo shows why.")
+        else:
+            self._end(run, seconds=time.monotonic() - started_s)
+
+    def _consume(self, omni: Omni, run: _Run, messages: list[dict[str, Any]]) -> None:
+        settings = run.settings
+        preview = 0
+        for event in omni.stream(
+            messages,
+            seed=settings.seed,
+            steps=settings.steps,
+            guidance_scale=settings.guidance_scale,
+            size=settings.size,
+            should_stop=run.stop.is_set,
+        ):
+            match event:
+                case TextDelta(text=text):
+                    self._write(run, text)
+                case MediaStarted():
+                    preview = 0
+                    self._draw(run, None, status="Drawing")
+                case MediaPreview(image=pixels, step=step, num_steps=num_steps):
+                    if step * MAX_PREVIEWS // num_steps > preview:
+                        preview = step * MAX_PREVIEWS // num_steps
+                        self._draw(run, pixels, status=f"Drawing, step {step} of {num_steps}")
+                case MediaFinished(part=Image() as image):
+                    self._draw(run, image.pixels, metadata=_metadata(messages, settings), status="Writing")
+
+    def _write(self, run: _Run, text: str) -> None:
+        with self._changed:
+            if run.content and run.content[-1]["type"] == "text":
+                run.content[-1]["text"] += text
+            else:
+                run.content.append({"type": "text", "text": text})
+            self._touch()
+
+    def _draw(
+        self,
+        run: _Run,
+        pixels: NDArray[np.uint8] | None,
+        *,
+        status: str,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        with self._changed:
+            if self._run is not run:
+                return
+            if pixels is not None:
+                self._drop_preview(run)
+                path = self._keep(
+                    Image(pixels), name="preview" if metadata is None else "picture", metadata=metadata
+                )
+                run.content.append({"type": "image", "image": path})
+                run.has_preview = metadata is None
+            self._status = status
+            self._touch()
+
+    def _drop_preview(self, run: _Run) -> None:
+        if run.has_preview:
+            Path(run.content.pop()["image"]).unlink(missing_ok=True)
+            run.has_preview = False
+
+    def _begin(self, settings: Settings) -> None:
+        seed = secrets.randbelow(MAX_SEED + 1) if settings.seed is None else settings.seed
+        self.settings = replace(settings, seed=seed)
+        self._run = _Run(self.settings)
+        self._failed, self._error, self._status = None, "", "Thinking"
+        self._save()
+
+    def _end(self, run: _Run, *, error: str = "", seconds: float = 0.0) -> None:
+        with self._changed:
+            if self._run is not run:
+                return
+            self._drop_preview(run)
+            self._run, self._error = None, error
+            self._status = "" if error else _describe(run.settings, seconds, is_stopped=run.stop.is_set())
+            if error:
+                self._failed = self.messages.pop()
+            elif run.content:
+                self.messages.append({"role": "assistant", "content": run.content})
+            self._save()
+
+    def _check_idle(self) -> None:
+        if self.is_running:
+            raise InputError("An answer is being made; wait for its end, or stop it first.")
+
+    def _touch(self) -> None:
+        self._version += 1
+        self._changed.notify_all()
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "conversation.json"
+
+    def _keep(self, image: Image, *, name: str, metadata: dict[str, Any] | None = None) -> str:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}.png"
+        image.save(path, metadata=metadata or {})
+        return str(path)
+
+    def _keep_upload(self, image: Image) -> str:
+        if max(image.height, image.width) > MAX_KEPT_SIDE:
+            smaller = image.to_pil()
+            smaller.thumbnail((MAX_KEPT_SIDE, MAX_KEPT_SIDE))
+            image = Image.load(smaller)
+        return self._keep(image, name="upload")
+
+    def _save(self) -> None:
+        """Write what outlives the program, in one step, and tell the followers."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept = {"messages": self.messages, "settings": asdict(self.settings)}
+        temporary = self._file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(kept), encoding="utf-8")
+        os.replace(temporary, self._file)
+        self._touch()
+
+    def _load(self) -> None:
+        kept = json.loads(self._file.read_text(encoding="utf-8"))
+        settings = kept["settings"]
+        self.messages = kept["messages"]
+        self.settings = Settings(**settings | {"size": settings["size"] and tuple(settings["size"])})
+
+
+def settings_of_picture(source: str | Path) -> tuple[str, Settings]:
+    """Read the prompt and the settings back from a picture that the demo made.
+
+    Args:
+        source: the PNG file.
+
+    Raises:
+        InputError: it is no picture, or not one of ours.
+    """
+    name = f"The file {Path(source).name!r}"
+    kept = Image.load(source, name=name).metadata
+    try:
+        size = kept["size"]
+        return str(kept["prompt"]), Settings(
+            seed=min(max(int(kept["seed"]), 0), MAX_SEED),
+            steps=int(kept["steps"]),
+            guidance_scale=float(kept["guidance_scale"]),
+            size=(int(size[0]), int(size[1])) if size else None,
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"{name} keeps no settings; take a PNG that this page drew, as it was saved."
+        ) from error
+
+
+def _metadata(messages: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
+    prompt = "".join(item["text"] for item in messages[-1]["content"] if item["type"] == "text")
+    return {"prompt": prompt, **asdict(settings)}
+
+
+def _describe(settings: Settings, seconds: float, *, is_stopped: bool) -> str:
+    made = f"seed {settings.seed}, {settings.steps} steps, guidance {settings.guidance_scale:g}"
+    return f"Stopped ({made})" if is_stopped else f"{made}, {seconds:.1f} s"

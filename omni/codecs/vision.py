@@ -1,0 +1,276 @@
+"""The vision codec: pixels <-> normalised latents, by any autoencoder of diffusers, named in a config.
+
+A codec folder holds `codec_config.json` (class and statistics), `config.json` (the autoencoder's own),
+`model.safetensors` and a card. B clips, F frames, H rows, W columns, C latent channels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from omni.codecs.frames import FramePath
+from omni.errors import CheckpointError, InputError
+
+__all__ = ["CodecConfig", "VisionCodec"]
+
+CONFIG_FILE = "codec_config.json"
+# The first is what we write; the second is what diffusers writes, so that its folders drop in.
+WEIGHT_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
+
+
+@dataclasses.dataclass(frozen=True)
+class CodecConfig:
+    """What a codec knows beyond its weights.
+
+    Args:
+        class_name: an autoencoder class of `diffusers.models`.
+        library: where the class comes from.
+        latents_mean: mean of each latent channel; without it, what the autoencoder's own config says.
+        latents_std: standard deviation of each channel, likewise.
+        rgb_map: linear map from normalised latents to RGB in [0, 1]; C rows and a last one for the constant.
+        stored_dtype: precision of the weights on disk; in memory they are float32.
+        sha256: digest of the weights file; compared on loading when given.
+    """
+
+    class_name: str
+    library: str = "diffusers"
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[float, ...] | None = None
+    rgb_map: tuple[tuple[float, float, float], ...] | None = None
+    stored_dtype: str = "float32"
+    sha256: str | None = None
+
+    @classmethod
+    def from_file(cls, path: Path) -> CodecConfig:
+        """Read a config; raise CheckpointError when it is missing, damaged, or has unknown keys."""
+        values = _read_json(path)
+        unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
+        if unknown or "class_name" not in values:
+            what = f"unknown key {sorted(unknown)[0]!r}" if unknown else "no class_name"
+            raise CheckpointError(
+                f"{path}: {what}; known keys are {[f.name for f in dataclasses.fields(cls)]}"
+            )
+        lists = {key: tuple(values[key]) for key in ("latents_mean", "latents_std") if values.get(key)}
+        if values.get("rgb_map"):
+            lists["rgb_map"] = tuple(tuple(row) for row in values["rgb_map"])
+        return cls(**{**values, **lists})
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; a codec folder needs it: restore the folder") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}); restore the file") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds a {type(values).__name__}, not a JSON object; restore the file")
+    return values
+
+
+def _autoencoder_class(config: CodecConfig, path: Path) -> Any:
+    """Find the named class among diffusers' autoencoders, and nowhere else."""
+    import diffusers.models
+
+    is_allowed = config.class_name.startswith(("Autoencoder", "AsymmetricAutoencoder"))
+    if config.library != "diffusers" or not is_allowed or not hasattr(diffusers.models, config.class_name):
+        raise CheckpointError(
+            f"{path}: {config.library}.{config.class_name} is not an autoencoder of the installed diffusers; "
+            "name one such as AutoencoderKLWan, AutoencoderKL or AutoencoderDC, or upgrade diffusers"
+        )
+    return getattr(diffusers.models, config.class_name)
+
+
+def _load_weights(autoencoder: nn.Module, folder: Path, sha256: str | None) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
+    if path is None:
+        raise CheckpointError(
+            f"{folder / WEIGHT_FILES[0]} is missing; restore it (only safetensors are read)"
+        )
+    data = path.read_bytes()
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 differs from {CONFIG_FILE}; restore the file")
+    try:
+        autoencoder.load_state_dict({name: value.float() for name, value in load(data).items()})
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); restore the file") from error
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path} does not fit {folder / 'config.json'}: {error}; restore both"
+        ) from error
+
+
+def _statistics(config: CodecConfig, own: Any, num_channels: int) -> tuple[Tensor, Tensor]:
+    """Take mean and standard deviation from our config, or else from the autoencoder's."""
+    mean, std = config.latents_mean, config.latents_std
+    if mean is None or std is None:
+        # diffusers keeps either lists per channel (Wan) or one scale and shift (FLUX, SD3, DC-AE).
+        mean = own.get("latents_mean") or [own.get("shift_factor") or 0.0] * num_channels
+        std = own.get("latents_std") or [1.0 / (own.get("scaling_factor") or 1.0)] * num_channels
+    if len(mean) != num_channels or len(std) != num_channels or min(std) <= 0:
+        raise CheckpointError(
+            f"{CONFIG_FILE}: latents_mean and latents_std need {num_channels} values, all of std positive; "
+            f"got {len(mean)} and {len(std)}; measure them with training/codecs"
+        )
+    return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
+
+
+class VisionCodec(nn.Module):
+    """Turn pixels into latents of about unit variance, and back.
+
+    Args:
+        autoencoder: an autoencoder of diffusers, for pictures or (with 3-D convolutions) for video.
+        config: class, statistics and preview map.
+
+    Raises:
+        CheckpointError: the statistics do not fit the autoencoder.
+    """
+
+    latents_mean: Tensor
+    latents_std: Tensor
+    rgb_map: Tensor
+
+    def __init__(self, autoencoder: Any, config: CodecConfig) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        self.is_video = any(isinstance(module, nn.Conv3d) for module in autoencoder.modules())
+        is_plain_wan = config.class_name == "AutoencoderKLWan" and not autoencoder.config.is_residual
+        self.frames = FramePath(autoencoder).requires_grad_(False) if is_plain_wan else None
+        # A trial encoding tells the compression of any class; the configs call it by many names.
+        trial = self._compress(torch.zeros(1, 1, 64, 64, 3))
+        self.spatial_factor = 64 // trial.shape[2]
+        self.channels = trial.shape[-1]
+        mean, std = _statistics(config, autoencoder.config, self.channels)
+        self.register_buffer("latents_mean", mean, persistent=False)
+        self.register_buffer("latents_std", std, persistent=False)
+        rgb_map = torch.tensor(config.rgb_map or [[0.0] * 3] * (self.channels + 1), dtype=torch.float32)
+        if rgb_map.shape != (self.channels + 1, 3):
+            raise CheckpointError(f"{CONFIG_FILE}: rgb_map needs {self.channels + 1} rows of 3; fit it again")
+        self.register_buffer("rgb_map", rgb_map, persistent=False)
+        self.config = dataclasses.replace(
+            config, latents_mean=tuple(mean.tolist()), latents_std=tuple(std.tolist())
+        )
+
+    @classmethod
+    def from_folder(cls, path: str | Path) -> VisionCodec:
+        """Load a codec folder, weights in float32.
+
+        Raises:
+            CheckpointError: a file is missing, damaged or of another shape, or the class is not allowed.
+        """
+        folder = Path(path)
+        config = CodecConfig.from_file(folder / CONFIG_FILE)
+        autoencoder_class = _autoencoder_class(config, folder / CONFIG_FILE)
+        own = _read_json(folder / "config.json")
+        try:
+            autoencoder = autoencoder_class.from_config(own)
+        except (TypeError, ValueError) as error:
+            message = f"{folder / 'config.json'} does not build a {config.class_name}: {error}; restore it"
+            raise CheckpointError(message) from error
+        _load_weights(autoencoder, folder, config.sha256)
+        return cls(autoencoder, config)
+
+    def save(self, path: str | Path) -> None:
+        """Write the folder that `from_folder` reads; weights in the config's `stored_dtype`."""
+        from safetensors.torch import save
+
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        dtype = cast(torch.dtype, getattr(torch, self.config.stored_dtype))
+        state = {k: v.to("cpu", dtype).contiguous() for k, v in self.autoencoder.state_dict().items()}
+        data = save(state)
+        (folder / WEIGHT_FILES[0]).write_bytes(data)
+        config = dataclasses.replace(self.config, sha256=hashlib.sha256(data).hexdigest())
+        text = json.dumps(dataclasses.asdict(config), indent=1)
+        (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        self.autoencoder.save_config(folder)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Compress pictures (F = 1) or clips into normalised latents.
+
+        Args:
+            pixels: uint8, [B, F, H, W, 3]; H and W multiples of `spatial_factor`.
+
+        Returns:
+            float32, [B, F', H / spatial_factor, W / spatial_factor, C].
+
+        Raises:
+            InputError: the shape or the type is wrong.
+        """
+        if pixels.dim() != 5 or pixels.shape[-1] != 3 or pixels.dtype != torch.uint8:
+            shape = list(pixels.shape)
+            raise InputError(
+                f"pixels are {pixels.dtype} {shape}; give uint8 [clips, frames, rows, columns, 3]"
+            )
+        if pixels.shape[2] % self.spatial_factor or pixels.shape[3] % self.spatial_factor:
+            size = tuple(pixels.shape[2:4])
+            raise InputError(
+                f"picture size {size} must be a multiple of {self.spatial_factor}; resize it first"
+            )
+        latents = self._compress(pixels.to(self.latents_mean.device).float() / 127.5 - 1.0)
+        return (latents - self.latents_mean) / self.latents_std
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Rebuild pixels, uint8 [B, F, H, W, 3], from normalised latents [B, F', H', W', C].
+
+        Raises:
+            InputError: the shape is wrong.
+        """
+        self._check_latents(latents)
+        latents = latents.to(self.latents_mean.device).float() * self.latents_std + self.latents_mean
+        pixels = self._rebuild(latents).float()
+        return pixels.add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+    @torch.no_grad()
+    def preview(self, latents: Tensor) -> Tensor:
+        """Guess small pictures, uint8 [B, F', H', W', 3], one pixel a latent; nearly free.
+
+        Raises:
+            InputError: the shape is wrong.
+        """
+        self._check_latents(latents)
+        weight, constant = self.rgb_map[:-1], self.rgb_map[-1]
+        colours = latents.to(weight.device).float() @ weight + constant
+        return colours.mul(255.0).round().clamp(0, 255).to(torch.uint8)
+
+    def _check_latents(self, latents: Tensor) -> None:
+        if latents.dim() != 5 or latents.shape[-1] != self.channels:
+            raise InputError(
+                f"latents are {list(latents.shape)}; give [clips, frames, rows, columns, {self.channels}]"
+            )
+
+    def _compress(self, pixels: Tensor) -> Tensor:  # [B, F, H, W, 3] -> [B, F', H', W', C]
+        if self.frames is not None and pixels.shape[1] == 1:
+            moments = self.frames.encode(pixels[:, 0].permute(0, 3, 1, 2))
+            return moments.chunk(2, dim=1)[0].permute(0, 2, 3, 1)[:, None]
+        if self.is_video:
+            return self._latents_of(pixels.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+        latents = self._latents_of(pixels.flatten(0, 1).permute(0, 3, 1, 2))
+        return latents.permute(0, 2, 3, 1).unflatten(0, pixels.shape[:2])
+
+    def _latents_of(self, pixels: Tensor) -> Tensor:
+        encoded = self.autoencoder.encode(pixels.to(self.autoencoder.dtype), return_dict=False)[0]
+        return (encoded if isinstance(encoded, Tensor) else encoded.mode()).float()
+
+    def _rebuild(self, latents: Tensor) -> Tensor:  # [B, F', H', W', C] -> [B, F, H, W, 3]
+        if self.frames is not None and latents.shape[1] == 1:
+            return self.frames.decode(latents[:, 0].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[:, None]
+        if self.is_video:
+            return self._pixels_of(latents.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+        pixels = self._pixels_of(latents.flatten(0, 1).permute(0, 3, 1, 2))
+        return pixels.permute(0, 2, 3, 1).unflatten(0, latents.shape[:2])
+
+    def _pixels_of(self, latents: Tensor) -> Tensor:
+        return self.autoencoder.decode(latents.to(self.autoencoder.dtype), return_dict=False)[0]

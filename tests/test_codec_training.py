@@ -1,0 +1,145 @@
+"""Training of the codec, and encoding of documents."""
+
+import json
+
+import pytest
+import torch
+
+from omni.codecs import VisionCodec
+from omni.errors import CheckpointError, ConfigError
+from training.codecs.config import CodecTrainConfig
+from training.codecs.export import export
+from training.codecs.muon import orthogonalise
+from training.codecs.train import CodecTrainer
+from training.encode import EncodeConfig, encode
+from training.settings import load_settings
+from training.shards import EncodedDataset, load_shard
+
+TINY = {
+    "patch_size": 2,
+    "in_channels": 12,
+    "out_channels": 12,
+    "base_dim": 4,
+    "dim_mult": [1, 2, 2],
+    "num_res_blocks": 1,
+    "temperal_downsample": [True, True],
+    "z_dim": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("codec")
+
+
+def _config(folder, **changes):
+    values = {
+        "autoencoder": TINY,
+        "sizes": [[48, 48, 0.5, 4], [64, 64, 0.5, 4]],
+        "batch_size": 2,
+        "steps": 6,
+        "threads": 1,
+        "output": str(folder),
+        "export": str(folder / "export"),
+    }
+    return CodecTrainConfig(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def trainer(folder):
+    trainer = CodecTrainer(_config(folder))
+    for _ in range(6):
+        trainer.train_step()
+    return trainer
+
+
+def test_orthogonalise_brings_singular_values_near_one():
+    matrices = torch.randn(3, 8, 20, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(orthogonalise(matrices))
+    assert values.min() > 0.6 and values.max() < 1.3
+
+
+def test_codec_training_resumes_as_if_uninterrupted(folder, trainer):
+    first = CodecTrainer(_config(folder))
+    for _ in range(3):
+        first.train_step()
+    first.save()
+    second = CodecTrainer(_config(folder))
+    assert second.resume() and second.step == 3
+    for _ in range(3):
+        second.train_step()
+    expected = trainer.model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in second.model.state_dict().items())
+
+
+def test_codec_training_lowers_its_loss(folder):
+    trainer = CodecTrainer(_config(folder, steps=30, absolute_weight=0.0, edge_weight=0.0))
+    losses = [trainer.train_step()["loss"] for _ in range(30)]
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_export_writes_a_codec_with_unit_latents(folder, trainer):
+    trainer.average.write_back(trainer.autoencoder)
+    export(trainer.autoencoder, config=trainer.config, banks=trainer.banks)
+    codec = VisionCodec.from_folder(folder / "export")
+    pixels = torch.cat([torch.from_numpy(trainer.banks[1][:].copy())])[:, None]
+    assert 0.3 < codec.encode(pixels).std() < 3.0
+    # Nothing was learnt about time, so a still clip comes back as one picture over and over.
+    wan = codec.autoencoder.state_dict()
+    assert all(not value[:, :, :-1].any() for value in wan.values() if value.dim() == 5)
+
+
+def test_encoding_is_resumable_and_loads_as_messages(folder, trainer):
+    trainer.average.write_back(trainer.autoencoder)
+    codec = export(trainer.autoencoder, config=trainer.config, banks=trainer.banks)
+    config = EncodeConfig(
+        codec=str(folder / "export"),
+        output=str(folder / "latents"),
+        documents=16,
+        shard_documents=8,
+        mixture={"text_to_image": 0.5, "edit": 0.3, "chat": 0.2},
+    )
+    paths = [path for path, _, _ in encode(config)]
+    assert len(paths) == 2 and list(encode(config)) == []
+    before = load_shard(paths[1])
+    paths[1].unlink()
+    assert [path for path, _, _ in encode(config)] == paths[1:]
+    dataset = EncodedDataset(folder / "latents")
+    assert len(dataset) == 16
+    assert str(before[3]) == str(dataset[11])
+    _assert_equals_world(dataset, codec)
+    with pytest.raises(ConfigError, match="another codec, mixture or seed"):
+        list(encode(config.model_copy(update={"seed": 1})))
+
+
+def _assert_equals_world(dataset, codec):
+    from training.world.tasks import document
+
+    about = dataset.shards[0].about(0)
+    for message, truth in zip(dataset[0], document(about["task"], about["seed"]).messages, strict=True):
+        for item, true_item in zip(message["content"], truth["content"], strict=True):
+            if item["type"] == "text":
+                assert item == true_item
+            else:
+                latents = codec.encode(torch.from_numpy(true_item["image"].copy())[None, None])[0]
+                torch.testing.assert_close(item["latents"], latents, atol=1e-2, rtol=1e-2)
+
+
+def test_damaged_shards_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no encoded documents"):
+        EncodedDataset(tmp_path)
+    (tmp_path / "shard-00000.jsonl").write_text("{}\n")
+    with pytest.raises(CheckpointError, match=r"shard-00000.safetensors"):
+        EncodedDataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [(["minuts=3"], "did you mean 'minutes'"), (["minutes=long"], "minutes"), (["minutes"], "no '='")],
+)
+def test_settings_name_the_mistake(tmp_path, overrides, message):
+    path = tmp_path / "codec.yaml"
+    path.write_text(json.dumps({"autoencoder": TINY, "sizes": [[64, 64, 1, 4]], "export": "x"}))
+    assert load_settings(CodecTrainConfig, path, ["minutes=3"]).minutes == 3.0
+    with pytest.raises(ConfigError, match=message):
+        load_settings(CodecTrainConfig, path, overrides)

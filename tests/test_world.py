@@ -1,0 +1,277 @@
+"""The laws of the omni world: seeds decide everything, held-out combinations stay out, truth can be read back."""
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from training.world.edits import OPERATIONS, edit_scene, sample_edit
+from training.world.held_out import split_of, split_of_all
+from training.world.language import caption, describe, parse
+from training.world.pack import JUDGE_STYLE, STYLES, concepts, load_pack
+from training.world.phrases import phrases
+from training.world.questions import ask, read_answer
+from training.world.scene import (
+    BACKGROUNDS,
+    COUNTS,
+    PICTURE_SIZES,
+    PLACES,
+    PLAIN_BACKGROUNDS,
+    RELATIONS,
+    SIZES,
+    boxes,
+    render,
+    sample_scene,
+)
+from training.world.tasks import SHAPES, TASKS, corpus, document
+
+
+def scenes(num, split="train", seed=0, **options):
+    rng = random.Random(seed)
+    return [sample_scene(rng, split, **options) for _ in range(num)]
+
+
+def test_pack_has_every_concept_in_every_style():
+    pack = load_pack()
+    assert len(pack.concepts) == 120
+    for style in (*STYLES, JUDGE_STYLE):
+        alpha = pack.sprites[style][..., 3]
+        assert pack.sprites[style].shape == (120, 64, 64, 4)
+        assert (alpha > 128).mean((1, 2)).min() > 0.1
+
+
+def test_names_are_unambiguous():
+    words = [name for c in concepts().values() for name in {c.name, c.plural, *c.aliases}]
+    assert len(words) == len(set(words))
+    assert all(len(concept.name.split()) <= 2 for concept in concepts().values())
+
+
+def test_split_of_is_the_published_hash():
+    assert split_of("style", "fox", "flat") == "train"
+    assert split_of("style", "carrot", "flat") == "test"
+    shares = Counter(split_of("any", str(number)) for number in range(5000))
+    assert shares["test"] / 5000 == pytest.approx(0.1, abs=0.02)
+    assert shares["validation"] / 5000 == pytest.approx(0.1, abs=0.02)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_scenes_belong_to_their_split(split):
+    assert {scene.split for scene in scenes(200, split)} == {split}
+
+
+def test_every_single_value_occurs_in_training():
+    seen = Counter(slot for scene in scenes(6000) for slot in scene.slots.items())
+    wanted = [("thing", name) for name in concepts()]
+    wanted += [("style", style) for style in STYLES] + [("background", ground) for ground in BACKGROUNDS]
+    wanted += [("place", place) for place in PLACES] + [("size", size) for size in SIZES]
+    wanted += [("count", count) for count in COUNTS] + [("relation", relation) for relation in RELATIONS]
+    assert not [value for value in wanted if not seen[value]]
+
+
+def test_a_scene_always_renders_to_the_same_pixels():
+    for scene in scenes(50):
+        for height, width in PICTURE_SIZES:
+            picture = render(scene, height, width)
+            assert picture.shape == (height, width, 3) and picture.dtype == np.uint8
+            assert np.array_equal(picture, render(scene, height, width))
+
+
+def test_things_stay_inside_the_picture_and_off_the_plain_background():
+    for scene in scenes(300, None):
+        if scene.background not in PLAIN_BACKGROUNDS:
+            continue
+        for height, width in PICTURE_SIZES:
+            picture = render(scene, height, width)
+            outside = np.ones((height, width), bool)
+            for top, left, size in boxes(scene, height, width):
+                assert 0 <= top <= height - size and 0 <= left <= width - size
+                outside[top : top + size, left : left + size] = False
+            assert (picture[outside] == PLAIN_BACKGROUNDS[scene.background]).all()
+
+
+def test_places_are_where_their_words_say():
+    for scene in scenes(300, layout="single"):
+        top, left, size = boxes(scene, 64, 64)[0]
+        row, column = (top + size / 2) / 64, (left + size / 2) / 64
+        assert ("left" in scene.place) == (column < 0.42) and ("right" in scene.place) == (column > 0.58)
+        assert ("top" in scene.place) == (row < 0.42) and ("bottom" in scene.place) == (row > 0.58)
+
+
+def test_things_of_one_picture_hardly_overlap():
+    for scene in scenes(400):
+        for height, width in PICTURE_SIZES:
+            found = boxes(scene, height, width)
+            for index, (top, left, size) in enumerate(found):
+                for other_top, other_left, _ in found[:index]:
+                    apart = max(abs(top - other_top), abs(left - other_left))
+                    assert apart >= 0.7 * size, scene
+
+
+def test_parse_reads_captions_back():
+    for scene in scenes(1000, None):
+        assert parse(caption(scene)) == scene.slots
+
+
+@pytest.mark.parametrize("ground_first", [False, True])
+def test_parse_reads_every_phrasing_back(ground_first):
+    rng = random.Random(1)
+    for scene in scenes(1500, None, seed=1):
+        words = describe(scene, rng, ground_first=ground_first)
+        assert parse(words) == scene.slots, words
+
+
+def test_parse_reads_back_only_what_was_said():
+    rng = random.Random(2)
+    for scene in scenes(600, None, seed=2, layout="single"):
+        said = {"thing"} | {slot for slot in ("style", "background") if rng.random() < 0.5}
+        words = describe(scene, rng, said)
+        assert parse(words) == {slot: scene.slots[slot] for slot in said}, words
+
+
+def test_parse_of_anything_else_finds_nothing():
+    for text in ("", "hello", "\ud800\x00", "the quick brown", "<|image|>" * 1000):
+        assert not set(parse(text)) & {"thing", "background", "style"}
+
+
+def test_answers_hold_their_fact():
+    rng = random.Random(3)
+    kinds = Counter()
+    for scene in scenes(1500, None, seed=3):
+        question = ask(rng, scene)
+        kinds[question.kind] += 1
+        assert read_answer(question.kind, question.answer) == question.fact, question
+    assert len(kinds) == 10 and min(kinds.values()) > 20
+    assert read_answer("present", "maybe") is None and read_answer("count", "many") is None
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_edits_leave_the_rest_unchanged(operation):
+    rng = random.Random(4)
+    for _ in range(30):
+        edit = sample_edit(rng, "train", operation)
+        before, after = render(edit.source), render(edit.result)
+        assert split_of_all(edit.keys) == "train" and not np.array_equal(before, after)
+        touched = np.zeros((64, 64), bool)
+        if edit.source.background == edit.result.background:
+            changed = set(edit.source.things) ^ set(edit.result.things)
+            pairs = [(s, thing) for s in (edit.source, edit.result) for thing in s.things if thing in changed]
+            for scene, thing in pairs:
+                top, left, size = boxes(scene, 64, 64)[scene.things.index(thing)]
+                touched[top : top + size, left : left + size] = True
+            assert np.array_equal(before[~touched], after[~touched])
+        else:
+            assert edit.source.things == edit.result.things
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_edits_change_the_slots_they_name(operation):
+    rng = random.Random(5)
+    for _ in range(30):
+        edit = sample_edit(rng, "test", operation, own=True)
+        assert split_of(*edit.key) == "test" and "{" not in edit.instruction
+        for slot, value in edit.asked.items():
+            if operation in ("move", "recolour", "background", "count", "restyle", "resize"):
+                assert edit.result.slots[slot] == value
+                assert slot == "thing" or edit.source.slots[slot] != value
+        names = {thing.concept for thing in edit.result.things}
+        assert operation not in ("add", "replace") or edit.asked["thing"] in names
+        assert operation != "remove" or edit.asked["thing"] not in names
+
+
+def test_a_chained_edit_starts_from_the_scene_at_hand():
+    rng = random.Random(6)
+    operations = Counter()
+    for scene in scenes(400, seed=6):
+        edit = edit_scene(rng, scene, "train")
+        if edit:
+            operations[edit.operation] += 1
+            assert edit.source == scene and split_of_all(edit.keys) == "train"
+    assert sum(operations.values()) > 350 and len(operations) == 8
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_seed_decides_the_document(task):
+    first, again, other = document(task, 5), document(task, 5), document(task, 6)
+    assert repr(first.messages) == repr(again.messages) and repr(first.truth) == repr(again.truth)
+    assert repr(first.messages) != repr(other.messages)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_documents_keep_held_out_combinations_where_they_belong(task, split):
+    for seed in range(80):
+        example = document(task, seed, split)
+        splits = {split_of(*key) for key in example.truth["keys"]}
+        assert set(example.truth["held_out"]) == {k for k in example.truth["keys"] if split_of(*k) != "train"}
+        assert {key for scene in example.truth["scenes"] for key in scene.keys} <= set(example.truth["keys"])
+        if split == "train":
+            assert splits <= {"train"}
+        elif task != "chat":
+            assert split in splits and (split == "test" or "test" not in splits)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_documents_are_well_formed_conversations(task):
+    for seed in range(80):
+        example = document(task, seed)
+        roles = [message["role"] for message in example.messages]
+        assert roles == ["user", "assistant"] * (len(roles) // 2)
+        parts = [part for message in example.messages for part in message["content"]]
+        pictures = [part["image"] for part in parts if part["type"] == "image"]
+        size = (*SHAPES[example.truth["shape"]], 3)
+        assert len(pictures) == len(example.truth["scenes"])
+        assert all(picture.shape == size for picture in pictures)
+        for picture, scene in zip(pictures, example.truth["scenes"], strict=True):
+            assert np.array_equal(picture, render(scene, *size[:2]))
+        texts = [part["text"] for part in parts if part["type"] == "text"]
+        assert all(text.strip() == text != "" and "{" not in text for text in texts)
+
+
+def drawn(example):
+    return sum(
+        p["type"] == "image" for m in example.messages if m["role"] == "assistant" for p in m["content"]
+    )
+
+
+def test_drawing_draws_and_talking_does_not():
+    for seed in range(100):
+        assert drawn(document("text_to_image", seed)) == drawn(document("edit", seed)) == 1
+        assert not any(drawn(document(task, seed)) for task in ("caption_image", "question", "chat"))
+
+
+def test_plain_requests_get_plain_pictures():
+    grounds, places = Counter(), Counter()
+    for seed in range(1000):
+        truth = document("text_to_image", seed).truth
+        if set(truth["asked"]) == {"thing"} and truth["scenes"][0].layout == "single":
+            grounds[truth["scenes"][0].background] += 1
+            places[truth["scenes"][0].place] += 1
+    assert sum(grounds.values()) > 60 and set(places) == {"center"}
+    assert grounds["white"] > 0.5 * sum(grounds.values()) and set(grounds) <= set(PLAIN_BACKGROUNDS)
+
+
+def test_the_request_names_what_truth_says_was_asked():
+    for seed in range(300):
+        example = document("text_to_image", seed)
+        text = " ".join(p["text"] for p in example.messages[0]["content"])
+        slots = parse(text)
+        for slot, value in example.truth["asked"].items():
+            if (slot, value) != ("size", "medium"):
+                assert slots.get(slot) == value, text
+
+
+def test_phrasings_are_many():
+    assert len(set(phrases("draw"))) >= 60
+    assert len(set(phrases("caption"))) >= 30 and len(set(phrases("what_is"))) >= 30
+
+
+def test_corpus_gives_the_lines_asked_for():
+    lines = list(corpus(500, seed=1))
+    assert len(lines) == 500 and lines == list(corpus(500, seed=1)) and all(lines)
+    assert len(set(lines)) > 350
+
+
+def test_an_unknown_task_is_named():
+    with pytest.raises(KeyError, match="poem"):
+        document("poem", 0)

@@ -1,0 +1,1 @@
+"""The omni world: scenes composed from a seed, with everything that is true of them known."""
