@@ -29,7 +29,12 @@ class KVCache:
     """
 
     def __init__(
-        self, config: OmniConfig, *, num_rows: int, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+        self,
+        config: OmniConfig,
+        *,
+        num_rows: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.lengths = [0] * num_rows
         shape = (config.num_layers, num_rows, config.num_kv_heads, GROWTH, config.head_dim)
@@ -65,7 +70,9 @@ class KVCache:
         lengths = [self.lengths[row] for row in rows]
         self.reserve(max(lengths) + num_new)
         is_range = rows == list(range(rows[0], rows[0] + len(rows)))
-        index = slice(rows[0], rows[0] + len(rows)) if is_range else torch.tensor(rows, device=self.keys.device)
+        index = (
+            slice(rows[0], rows[0] + len(rows)) if is_range else torch.tensor(rows, device=self.keys.device)
+        )
         return CacheView(self, index, lengths, num_new)
 
 
@@ -112,7 +119,16 @@ class CacheView:
         """Return the mask of new tokens that all see each other and all that is held; None where all is open."""
         if self.is_even:
             return None
-        return self.mask(torch.ones(len(self.lengths), 1, self.num_new, self.num_new, dtype=torch.bool, device=self.cache.keys.device))
+        return self.mask(
+            torch.ones(
+                len(self.lengths),
+                1,
+                self.num_new,
+                self.num_new,
+                dtype=torch.bool,
+                device=self.cache.keys.device,
+            )
+        )
 
     def mask(self, new: Tensor) -> Tensor:
         """Return who sees what, [B, 1, L, L_keys]: all that is held, and the new tokens by their own mask.

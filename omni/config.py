@@ -80,8 +80,12 @@ class OmniConfig(PreTrainedConfig):
         self.head_dim = head_dim
         self.experts = {name: dict(sizes) for name, sizes in (experts or DEFAULT_EXPERTS).items()}
         self.text_expert = text_expert
-        self.streams = {name: dict(stream) for name, stream in (DEFAULT_STREAMS if streams is None else streams).items()}
-        self.stream_of = dict(stream_of if stream_of is not None else {"image": "vision"} if self.streams else {})
+        self.streams = {
+            name: dict(stream) for name, stream in (DEFAULT_STREAMS if streams is None else streams).items()
+        }
+        self.stream_of = dict(
+            stream_of if stream_of is not None else {"image": "vision"} if self.streams else {}
+        )
         self.prediction = prediction
         self.hidden_act = hidden_act
         self.norm_eps = norm_eps
@@ -94,7 +98,9 @@ class OmniConfig(PreTrainedConfig):
 
     def _check(self) -> None:
         if self.num_heads % self.num_kv_heads:
-            raise ConfigError(f"num_kv_heads is {self.num_kv_heads}; it must divide num_heads {self.num_heads}")
+            raise ConfigError(
+                f"num_kv_heads is {self.num_kv_heads}; it must divide num_heads {self.num_heads}"
+            )
         if self.head_dim % 2:
             raise ConfigError(f"head_dim is {self.head_dim}; rotary positions need an even one")
         if self.prediction not in ("clean", "velocity"):

@@ -43,7 +43,11 @@ def dense_mask(queries: AttentionIds, keys: AttentionIds | None = None) -> Tenso
     def both(ids: str) -> tuple[Tensor, Tensor]:
         return getattr(queries, ids).unsqueeze(-1), getattr(keys, ids).unsqueeze(-2)
 
-    (document_q, document_k), (block_q, block_k), (copy_q, copy_k) = both("document"), both("block"), both("copy")
+    (document_q, document_k), (block_q, block_k), (copy_q, copy_k) = (
+        both("document"),
+        both("block"),
+        both("copy"),
+    )
     earlier = keys.readable.unsqueeze(-2) & (block_k < block_q)
     own = (block_k == block_q) & (copy_k == copy_q)
     return ((document_q == document_k) & (earlier | own)).unsqueeze(1)

@@ -6,7 +6,7 @@ import sys
 __all__ = ["keep_freed_memory"]
 
 # Parameters of glibc's mallopt.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
 
 def keep_freed_memory() -> None:
@@ -19,6 +19,7 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(M_MMAP_MAX, 0)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(M_TOP_PAD, 256 << 20)
+        mallopt(M_TOP_PAD, 64 << 20)
+        mallopt(M_ARENA_MAX, 1)  # other arenas are of small heaps, which cannot hold large tensors

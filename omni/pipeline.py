@@ -141,7 +141,9 @@ class Omni:
         if path is not None and not folder.exists() and str(path).count("/") == 1:
             from huggingface_hub import snapshot_download
 
-            folder = Path(snapshot_download(str(path), allow_patterns=["*.json", "*.safetensors", "*.model", "*.md"]))
+            folder = Path(
+                snapshot_download(str(path), allow_patterns=["*.json", "*.safetensors", "*.model", "*.md"])
+            )
         model, tokenizer, codecs, defaults = load_folder(folder, dtype=dtype)
         return cls(
             model.to(device), tokenizer, {name: codec.to(device) for name, codec in codecs.items()}, defaults
@@ -262,12 +264,16 @@ class Omni:
     # One thing at a time.
 
     @overload
-    def image(self, prompt: str, *, size: tuple[int, int] = ..., seed: Any = None, **settings: Any) -> Image: ...
+    def image(
+        self, prompt: str, *, size: tuple[int, int] = ..., seed: Any = None, **settings: Any
+    ) -> Image: ...
     @overload
     def image(
         self, prompt: Sequence[str], *, size: tuple[int, int] = ..., seed: Any = None, **settings: Any
     ) -> list[Image]: ...
-    def image(self, prompt: Any, *, size: tuple[int, int] = (64, 64), seed: Any = None, **settings: Any) -> Any:
+    def image(
+        self, prompt: Any, *, size: tuple[int, int] = (64, 64), seed: Any = None, **settings: Any
+    ) -> Any:
         """Draw a picture, or one for each prompt of a list.
 
         Args:
@@ -335,7 +341,9 @@ class Omni:
         known = set(GenerationSettings.__dataclass_fields__)
         for name in given:
             if name not in known:
-                raise ConfigError(f"{name!r} is no setting; known are {', '.join(sorted(known | {'guidance_scale', 'size'}))}")
+                raise ConfigError(
+                    f"{name!r} is no setting; known are {', '.join(sorted(known | {'guidance_scale', 'size'}))}"
+                )
         return GenerationSettings(**(defaults | given)), reading
 
     def _request(
@@ -350,7 +358,9 @@ class Omni:
         is_parsed = isinstance(messages, list) and all(isinstance(m, Message) for m in messages) and messages
         parsed = messages if is_parsed else parse_messages(messages, limits=limits, allow_urls=allow_urls)
         if parsed[-1].role != "user":
-            raise InputError(f"the last message is the {parsed[-1].role}'s; end with a user message to be answered")
+            raise InputError(
+                f"the last message is the {parsed[-1].role}'s; end with a user message to be answered"
+            )
         turns = [Turn(m.role, tuple(self._item(part) for part in m.parts)) for m in parsed]
         document = to_document(turns, tokenizer=self.tokenizer, template=self.template)
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
@@ -384,8 +394,10 @@ class Omni:
         height, width = size
         largest = self.defaults.max_block_tokens
         if height % side or width % side or height < side or width < side:
-            raise InputError(f"size {height}x{width} is not a multiple of {side}; try {max(1, height // side) * side}"
-                             f"x{max(1, width // side) * side}")
+            raise InputError(
+                f"size {height}x{width} is not a multiple of {side}; try {max(1, height // side) * side}"
+                f"x{max(1, width // side) * side}"
+            )
         if height * width > largest * side * side:
             raise InputError(
                 f"size {height}x{width} is more than this model draws ({largest} squares of {side}x{side} pixels); "

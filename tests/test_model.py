@@ -10,14 +10,25 @@ from omni.errors import ConfigError
 from omni.flow import sample_sigma
 from omni.masks import AttentionIds, dense_mask, flex_mask
 from omni.model import OmniModel
-from omni.sequence import FlatDocument, Medium, PackedBatch, TextRun, drop_conditions, flatten, pack, pack_rows
+from omni.sequence import (
+    FlatDocument,
+    Medium,
+    PackedBatch,
+    TextRun,
+    drop_conditions,
+    flatten,
+    pack,
+    pack_rows,
+)
 
 
 def picture(config: OmniConfig, seed: int, *, shape=(1, 2, 3), is_target=False) -> Medium:
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(*shape, config.token_dim("vision"), generator=generator)
     first = config.num_text_ids
-    return Medium("image", (first + 6, first + 11 + shape[1], first + 11 + shape[2]), first + 10, latents, is_target)
+    return Medium(
+        "image", (first + 6, first + 11 + shape[1], first + 11 + shape[2]), first + 10, latents, is_target
+    )
 
 
 def documents(config: OmniConfig) -> list[list]:
@@ -81,7 +92,9 @@ def test_packed_equals_separate(config, model):
         labels = (together.logit_index >= start) & (together.logit_index < start + len(flat))
         torch.testing.assert_close(said.logits[labels], separate.logits, atol=1e-5, rtol=1e-4)
         if count:
-            torch.testing.assert_close(said.velocity["vision"][place], separate.velocity["vision"], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(
+                said.velocity["vision"][place], separate.velocity["vision"], atol=1e-4, rtol=1e-4
+            )
         start += len(flat)
 
 
@@ -131,7 +144,9 @@ def test_readable_copies_share_positions_with_noisy_ones(config):
 
 def test_last_medium_without_anything_after_has_no_readable_copy(config):
     flat = flatten([TextRun((1,)), picture(config, 1, is_target=True)], config)
-    assert flat.copy.count(1) == 6 and not any(m and c == 0 for m, c in zip(flat.modality, flat.copy, strict=True))
+    assert flat.copy.count(1) == 6 and not any(
+        m and c == 0 for m, c in zip(flat.modality, flat.copy, strict=True)
+    )
 
 
 def test_positions_of_text_are_ordinary_and_media_are_centred(config):
@@ -212,7 +227,8 @@ def test_every_weight_gets_a_gradient_even_from_text_alone(config):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"num_heads": 4, "num_kv_heads": 3}, {"head_dim": 7}, {"prediction": "noise"}, {"text_expert": "words"}]
+    "wrong",
+    [{"num_heads": 4, "num_kv_heads": 3}, {"head_dim": 7}, {"prediction": "noise"}, {"text_expert": "words"}],
 )
 def test_impossible_configs_are_refused(wrong):
     with pytest.raises(ConfigError):

@@ -1,4 +1,4 @@
-"""The laws of the omni world: seeds decide everything, held-out combinations stay out, truth can be read back."""
+"""The laws of the omni world: seeds decide, held-out combinations stay out, truth can be read back."""
 
 import random
 from collections import Counter

@@ -53,7 +53,9 @@ def save_checkpoint(folder: Path, state: dict[str, Any], *, step: int, keep: int
         _flush(folder)
     except (OSError, RuntimeError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        raise CheckpointError(f"checkpoint {final} could not be written ({error}); free some space and resume") from error
+        raise CheckpointError(
+            f"checkpoint {final} could not be written ({error}); free some space and resume"
+        ) from error
     for old in sorted(folder.glob("step-*"))[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final

@@ -8,11 +8,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from omni.chat import Turn, ChatTemplate, medium_from_latents, to_document
+from omni.chat import ChatTemplate, Turn, medium_from_latents, to_document
 from omni.config import OmniConfig
 from omni.errors import ConfigError
 from omni.flow import sample_sigma
-from omni.sequence import FlatDocument, Medium, PackedBatch, Segment, drop_conditions, flatten, pack, pack_rows
+from omni.sequence import (
+    FlatDocument,
+    Medium,
+    PackedBatch,
+    Segment,
+    drop_conditions,
+    flatten,
+    pack,
+    pack_rows,
+)
 from omni.text import TextTokenizer
 from training.config import TrainConfig
 
@@ -55,7 +64,9 @@ class DocumentMaker:
                 (objective.drop_both, True, True),
             ):
                 if draw < share:
-                    document = drop_conditions(document, text=text, media=media, num_text_ids=self.model.num_text_ids)
+                    document = drop_conditions(
+                        document, text=text, media=media, num_text_ids=self.model.num_text_ids
+                    )
                     break
                 draw -= share
         return flatten(document, self.model, num_noisy=self.config.batch.num_noisy)
@@ -121,15 +132,23 @@ class PackedLoader:
         flat = self.make(*key)
         if len(flat) > self.row_length:
             self.num_skipped += 1
-            if self.num_skipped > 100 and self.num_skipped > self.epoch * self.num_documents + self.position // 2:
-                raise ConfigError(f"most documents are longer than batch.row_length {self.row_length}; raise it")
+            if (
+                self.num_skipped > 100
+                and self.num_skipped > self.epoch * self.num_documents + self.position // 2
+            ):
+                raise ConfigError(
+                    f"most documents are longer than batch.row_length {self.row_length}; raise it"
+                )
             return
         self.waiting.append(key)
         self._flat[key] = flat
 
     def next_rows(self) -> list[list[FlatDocument]]:
         """Return the documents of each row of the next batch."""
-        while sum(len(self._flat[key]) for key in self.waiting) < self.lookahead * self.row_length * self.num_rows:
+        while (
+            sum(len(self._flat[key]) for key in self.waiting)
+            < self.lookahead * self.row_length * self.num_rows
+        ):
             self._draw()
         chosen = pack_rows([len(self._flat[key]) for key in self.waiting], self.row_length, self.num_rows)
         rows = [[self._flat[self.waiting[index]] for index in row] for row in chosen]

@@ -82,7 +82,11 @@ class PlainEngine:
         self.optimizers = build_optimizers(self.model, config.optimizer)
         self.full_rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
         self.ema = EMAModel(
-            self.model.parameters(), decay=config.optimizer.ema_decay, use_ema_warmup=True, power=0.8, foreach=True
+            self.model.parameters(),
+            decay=config.optimizer.ema_decay,
+            use_ema_warmup=True,
+            power=0.8,
+            foreach=True,
         )
 
     def step(self, batches: list[PackedBatch], *, step: int) -> StepReport:
@@ -90,18 +94,26 @@ class PlainEngine:
         objective = self.config.objective
         batches = [batch.to(self.device) for batch in batches]
         num_text = max(1, sum(len(batch.logit_index) for batch in batches))
-        num_flow = max(1, sum(int(m.sum()) * batch.latents[s].shape[-1] for batch in batches
-                              for s, m in (batch.is_noisy or {}).items()))
+        num_flow = max(
+            1,
+            sum(
+                int(m.sum()) * batch.latents[s].shape[-1]
+                for batch in batches
+                for s, m in (batch.is_noisy or {}).items()
+            ),
+        )
         report = StepReport(text_loss=0.0, flow_loss=0.0, tokens=0.0)
         for batch in batches:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
                 sums = loss_sums(self.model, batch)
             text, flow = sums.text / num_text, sum(sums.flow.values()) / num_flow
             (objective.text_weight * text + objective.flow_weight * flow).backward()
-            report["text_loss"] += float(text)
-            report["flow_loss"] += float(flow)
+            report["text_loss"] += text.item()
+            report["flow_loss"] += flow.item()
             report["tokens"] += batch.num_tokens
-        report["grad_norm"] = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip))
+        report["grad_norm"] = float(
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip)
+        )
         self._update(step)
         return report
 

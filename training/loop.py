@@ -17,12 +17,22 @@ from omni.text import TextTokenizer
 from training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import TrainConfig
 from training.data import DocumentMaker, PackedLoader, noisy_batch
-from training.encode import EncodedDataset
 from training.engine import PlainEngine, StepReport
+from training.shards import EncodedDataset
 
 __all__ = ["build_model", "train"]
 
 VALIDATION_SEED = 1_000_003
+SAMPLE_PROMPTS = [
+    "Draw a fox.",
+    "a flat cat on a blue background",
+    "Draw three apples on a green background.",
+    "a simple car at the top left",
+    "a dog to the left of a house",
+    "Draw a big guitar at night.",
+    "a small frog on grass",
+    "a pizza above a rocket",
+]
 
 
 def build_model(config: TrainConfig, tokenizer: TextTokenizer) -> OmniModel:
@@ -31,7 +41,9 @@ def build_model(config: TrainConfig, tokenizer: TextTokenizer) -> OmniModel:
         return OmniModel.from_pretrained(config.start, dtype=torch.float32)
     num_control = tokenizer.vocab_size - tokenizer.num_text_ids
     torch.manual_seed(config.seed)
-    return OmniModel(OmniConfig(num_text_ids=tokenizer.num_text_ids, num_control_ids=num_control, **config.model))
+    return OmniModel(
+        OmniConfig(num_text_ids=tokenizer.num_text_ids, num_control_ids=num_control, **config.model)
+    )
 
 
 class _Slice:
@@ -137,7 +149,9 @@ def train(config: TrainConfig, *, fresh: bool = False) -> None:
     capacity = batch.row_length * batch.num_rows * batch.accumulation
     for step in range(begin, config.schedule.steps):
         batches = [
-            noisy_batch(loader.next_rows(), config, seed=(config.seed * 7919 + step) * batch.accumulation + part)
+            noisy_batch(
+                loader.next_rows(), config, seed=(config.seed * 7919 + step) * batch.accumulation + part
+            )
             for part in range(batch.accumulation)
         ]
         reporter.step(engine.step(batches, step=step))
@@ -169,11 +183,15 @@ def resume(output: Path, engine: PlainEngine, loader: PackedLoader) -> int:
 
 def sample(engine: PlainEngine, config: TrainConfig, tokenizer: TextTokenizer, path: Path) -> None:
     """Draw a sheet of pictures with the averaged weights."""
-    from training.samples import write_sheet
+    from omni.codecs.vision import VisionCodec
+    from omni.pipeline import Omni
+    from training.sheets import contact_sheet
 
     engine.ema.store(engine.model.parameters())
     engine.ema.copy_to(engine.model.parameters())
-    engine.model.eval()
-    write_sheet(engine.model, tokenizer, config.codecs, path)
+    codecs = {name: VisionCodec.from_folder(folder) for name, folder in config.codecs.items()}
+    omni = Omni(engine.model, tokenizer, codecs)
+    pictures = [image.pixels for image in omni.image(SAMPLE_PROMPTS, seed=0)]
+    contact_sheet(pictures, SAMPLE_PROMPTS).save(path)
     engine.model.train()
     engine.ema.restore(engine.model.parameters())

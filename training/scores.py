@@ -82,13 +82,15 @@ def _cell(scores: list[Score]) -> str:
 
 
 def table(scores: Iterable[Score]) -> str:
-    """Show all measures: seen and unseen with 95 % interval, scores and distinct combinations; real; shuffled."""
+    """Show all measures: seen and unseen with interval, scores and distinct combinations; real; shuffled."""
     groups = grouped(scores)
     width = max([len(measure) for measure in groups], default=0)
-    head = f"{'measure':<{width}}  {'seen %  [95 %]   n/pairs':>26}  {'unseen %  [95 %]   n/pairs':>26}    real  shuffled"
-    lines = [head]
+    titles = [f"{f'{split} %  [95 %]   n/pairs':>26}" for split in ("seen", "unseen")]
+    lines = [f"{'measure':<{width}}  {titles[0]}  {titles[1]}    real  shuffled"]
     for measure, splits in groups.items():
         cells = [_cell(splits.get(split, [])) for split in ("seen", "unseen")]
-        ends = [f"{100 * share(splits[s]):7.1f}" if s in splits else f"{'-':>7}" for s in ("real", "shuffled")]
+        ends = [
+            f"{100 * share(splits[s]):7.1f}" if s in splits else f"{'-':>7}" for s in ("real", "shuffled")
+        ]
         lines.append(f"{measure:<{width}}  {cells[0]:>26}  {cells[1]:>26} {ends[0]}   {ends[1]}")
     return "\n".join(lines)

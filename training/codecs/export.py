@@ -24,7 +24,7 @@ def _pairs(codec: VisionCodec, banks: Sequence[NDArray[np.uint8]]) -> Iterator[t
     """Yield latents [N, C] and the mean colours under them [N, 3] in [0, 1], batch by batch."""
     per_bank = NUM_SCENES // len(banks)
     for bank in banks:
-        pictures = torch.from_numpy(np.ascontiguousarray(bank[:per_bank]))[:, None]
+        pictures = torch.from_numpy(np.array(bank[:per_bank]))[:, None]
         for batch in pictures.split(64):
             latents = codec.encode(batch)
             colours = batch[:, 0].permute(0, 3, 1, 2).float() / 255.0
@@ -47,7 +47,8 @@ def export(autoencoder: Any, *, config: CodecTrainConfig, banks: Sequence[NDArra
     """Write the codec folder named by the config, and return the codec as it will be loaded."""
     num_channels = autoencoder.config.z_dim
     # Rounding first, so that the statistics belong to the weights that are stored.
-    autoencoder.to(getattr(torch, config.stored_dtype)).float()
+    for param in autoencoder.parameters():
+        param.data = param.data.to(getattr(torch, config.stored_dtype)).float()
     plain = CodecConfig(
         config.class_name,
         latents_mean=(0.0,) * num_channels,

@@ -237,7 +237,7 @@ class CodecTrainer:
 
 
 def _to_float(pictures: NDArray[np.uint8]) -> Tensor:  # [B, H, W, 3] -> [B, 3, H, W] in [-1, 1]
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def main(arguments: list[str]) -> int:

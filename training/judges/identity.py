@@ -1,8 +1,8 @@
 """Who is in the picture: the nearest concept among real sprites of styles other than the one asked for.
 
 A thing is cut out of its picture, laid on white and described by a network trained on photographs
-(`features.py`). It is then compared with every concept in the other styles, so that a model which merely copies the
-pixels of a style without the looks of the thing gains nothing.
+(`features.py`). It is then compared with every concept in the other styles, so that a model which merely
+copies the pixels of a style without the looks of the thing gains nothing.
 
 Letters: N cut-outs, S pixels of a cut-out's side, D features.
 """
@@ -24,8 +24,8 @@ CUT_OUT_SIDE = 32
 # White left around a cut-out, as a share of its longer side.
 MARGIN = 0.06
 NUM_CHOICES = 20
-# A pixel whose neighbourhood is farther than this from the ground (in 255ths, root of the sum of squares) shows
-# the thing; it is above what a codec's error reaches and below what the eye takes for an edge.
+# A pixel whose neighbourhood is farther than this from the ground (in 255ths, root of the sum of squares)
+# shows the thing; it is above what a codec's error reaches and below what the eye takes for an edge.
 THING_DISTANCE = 36.0
 # How far around the box of the matched sprite the thing may reach, in pixels.
 REACH = 2
@@ -43,17 +43,19 @@ def square_cut_out(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     canvas = Image.new("RGB", (CUT_OUT_SIDE, CUT_OUT_SIDE), "white")
     rows, columns = np.nonzero(rgba[..., 3] > 127)
     if len(rows) == 0:
-        return np.asarray(canvas)
+        return np.array(canvas)
     thing = Image.fromarray(rgba).crop((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
     scale = CUT_OUT_SIDE * (1 - 2 * MARGIN) / max(thing.size)
     width, height = (max(1, round(side * scale)) for side in thing.size)
     # Resized with alpha multiplied in, or the colour of invisible pixels would leak into the edge.
     thing = thing.convert("RGBa").resize((width, height), Image.Resampling.BICUBIC).convert("RGBA")
     canvas.paste(thing, ((CUT_OUT_SIDE - width) // 2, (CUT_OUT_SIDE - height) // 2), thing)
-    return np.asarray(canvas)
+    return np.array(canvas)
 
 
-def cut_out(pixels: NDArray[np.uint8], ground: NDArray[np.float32], box: tuple[int, int, int]) -> NDArray[np.uint8]:
+def cut_out(
+    pixels: NDArray[np.uint8], ground: NDArray[np.float32], box: tuple[int, int, int]
+) -> NDArray[np.uint8]:
     """Lift a thing off its ground: whatever in and around a box is not the ground.
 
     Args:
@@ -112,7 +114,9 @@ class IdentityJudge:
         return cosines.amax(dim=-1).numpy()
 
 
-def is_chosen(similarities: NDArray[np.float32], concept: int, *, seed: str, num_choices: int = NUM_CHOICES) -> bool:
+def is_chosen(
+    similarities: NDArray[np.float32], concept: int, *, seed: str, num_choices: int = NUM_CHOICES
+) -> bool:
     """Decide one multiple-choice question: is the concept more similar than the drawn alternatives?
 
     Args:

@@ -1,8 +1,8 @@
 """What a picture shows, by comparing it with everything the world can draw.
 
-A picture is explained in two steps. First its background: the one of all grounds from which the picture differs
-least, whatever stands on it. Then its things: every sprite, in every style and at every size of the world, is slid
-over the picture, and those are taken that explain most of what the ground leaves unexplained.
+A picture is explained in two steps. First its background: the one of all grounds from which the picture
+differs least, whatever stands on it. Then its things: every sprite, in every style and at every size of the
+world, is slid over the picture, and those are taken that explain most of what the ground leaves unexplained.
 
 With a picture p, a ground g, and a sprite of colour c (times alpha) and alpha a laid on g:
 
@@ -81,7 +81,9 @@ class Found:
     @property
     def place(self) -> str:
         """The nearest of the world's places."""
-        return min(PLACES, key=lambda name: (PLACES[name][0] - self.row) ** 2 + (PLACES[name][1] - self.column) ** 2)
+        return min(
+            PLACES, key=lambda name: (PLACES[name][0] - self.row) ** 2 + (PLACES[name][1] - self.column) ** 2
+        )
 
     @property
     def size(self) -> str:
@@ -165,7 +167,9 @@ def sprite_gains(pictures: Tensor, ground: Tensor, bank: Tensor, *, stride: int)
     color, alpha = bank[:, :3], bank[:, 3:]
     is_plain = bool((ground == ground[..., :1, :1]).all())
     rest = pictures - ground
-    product = F.conv2d(torch.cat([rest, -(rest * ground).sum(dim=1, keepdim=True)], dim=1), bank, stride=stride)
+    product = F.conv2d(
+        torch.cat([rest, -(rest * ground).sum(dim=1, keepdim=True)], dim=1), bank, stride=stride
+    )
     # A plain ground gives the same energy everywhere: one place stands for all.
     window = ground[..., : bank.shape[-1], : bank.shape[-1]] if is_plain else ground
     squares = torch.cat([-2 * window, window.square().sum(dim=1, keepdim=True)], dim=1)
@@ -194,7 +198,9 @@ def clearest_things(gains: Tensor, side: int) -> list[tuple[float, int, int, int
             break
         top, left = int(tops[row]), int(lefts[column])
         picked.append((gain, int(sprites[row, column]), top, left))
-        common = (side - (tops - top).abs()).clamp(min=0)[:, None] * (side - (lefts - left).abs()).clamp(min=0)
+        common = (side - (tops - top).abs()).clamp(min=0)[:, None] * (side - (lefts - left).abs()).clamp(
+            min=0
+        )
         best = best.masked_fill(common > MAX_OVERLAP * side * side, -torch.inf)
     return picked
 
@@ -248,7 +254,9 @@ class TemplateJudge:
         """Explain one picture, uint8 [H, W, 3], by a ground and by things that all have one size."""
         picture = pixels.astype(np.float32) / 255
         background, ground = find_ground(picture)
-        planes, ground_planes = (torch.from_numpy(image).permute(2, 0, 1)[None] for image in (picture, ground))
+        planes, ground_planes = (
+            torch.from_numpy(image).permute(2, 0, 1)[None] for image in (picture, ground)
+        )
         readings = [self._things(planes, ground_planes, extent) for extent in EXTENTS]
         price = PRICE_SHARE * float((planes - ground_planes).square().sum())
         best = max(readings, key=lambda things: sum(thing.gain - price for thing in things))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,8 @@ class View:
 
     Args:
         sight: by template matching.
-        similarities: of its first things to every concept, [things, concepts]; a row of zeros where nothing is seen.
+        similarities: of its first things to every concept, [things, concepts]; a row of zeros where nothing
+            is seen.
     """
 
     sight: Sight
@@ -52,25 +54,31 @@ class PictureJudges:
 
     Args:
         feature_size: side to which cut-outs are enlarged for the network, in pixels.
-
-    Raises:
-        ConfigError: the extra `eval` is not installed.
     """
 
     def __init__(self, *, feature_size: int = 192) -> None:
-        network = FeatureNetwork(input_size=feature_size)
+        self.feature_size = feature_size
         self.templates = TemplateJudge()
+
+    @cached_property
+    def identity(self) -> IdentityJudge:
+        """The judge by features, built when it is first needed: it looks at every known sprite.
+
+        Raises:
+            ConfigError: the extra `eval` is not installed.
+        """
+        network = FeatureNetwork(input_size=self.feature_size)
         sprites = load_pack().sprites
         known = np.stack([sprites[style] for style in (*STYLES, JUDGE_STYLE)], axis=1)
-        self.identity = IdentityJudge(known, network=network)
+        return IdentityJudge(known, network=network)
 
     def view(self, pictures: Sequence[Pixels], *, styles: Sequence[str], things: Sequence[int]) -> list[View]:
         """Look at pictures.
 
         Args:
             pictures: uint8 [H, W, 3] each, of any sizes.
-            styles: of each, the style asked for, whose sprites the features judge leaves out; "" for the one it
-                seems to be drawn in.
+            styles: of each, the style asked for, whose sprites the features judge leaves out; "" for the one
+                it seems to be drawn in.
             things: of each, how many different concepts were asked for; no more things are identified.
         """
         sights = [self.templates.look(picture) for picture in pictures]
@@ -82,7 +90,11 @@ class PictureJudges:
                 owners.append(number)
         rows: list[list[NDArray[np.float32]]] = [[] for _ in pictures]
         if cut_outs:
-            for owner, row in zip(owners, self.identity.similarities(np.stack(cut_outs), left_out), strict=True):
+            for owner, row in zip(
+                owners, self.identity.similarities(np.stack(cut_outs), left_out), strict=True
+            ):
                 rows[owner].append(row)
         unseen = np.zeros((1, len(concepts())), np.float32)
-        return [View(sight, np.stack(mine) if mine else unseen) for sight, mine in zip(sights, rows, strict=True)]
+        return [
+            View(sight, np.stack(mine) if mine else unseen) for sight, mine in zip(sights, rows, strict=True)
+        ]

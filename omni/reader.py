@@ -1,0 +1,138 @@
+"""Read documents into a cache, each part once; and look at what noise becomes behind them.
+
+R rows of a pass, N latent tokens of a block, C numbers in each, V vocabulary.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from omni.cache import KVCache
+from omni.model import OmniModel
+from omni.sequence import FlatDocument, Medium, Segment, TextRun, pack
+
+__all__ = ["Item", "Reader", "to_items"]
+
+Item = int | Medium
+
+
+def to_items(document: Sequence[Segment]) -> list[Item]:
+    """Return a document as ids and blocks, headers and ends spelled out."""
+    items: list[Item] = []
+    for segment in document:
+        items += segment.ids if isinstance(segment, TextRun) else [*segment.header, segment, segment.end]
+    return items
+
+
+@dataclass
+class _Row:
+    """What a row of the cache holds: its items, and for each the tokens and the position after it."""
+
+    items: list[Item] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    positions: list[float] = field(default_factory=list)
+
+    @property
+    def position(self) -> float:
+        return self.positions[-1] if self.positions else 0.0
+
+
+class Reader:
+    """Read documents into a cache, each part once.
+
+    Args:
+        model: in evaluation mode.
+        num_rows: documents held side by side.
+    """
+
+    def __init__(self, model: OmniModel, *, num_rows: int) -> None:
+        weight = model.embed_tokens.weight
+        self.model = model
+        self.cache = KVCache(model.config, num_rows=num_rows, device=weight.device, dtype=weight.dtype)
+        self.rows = [_Row() for _ in range(num_rows)]
+
+    def sync(self, rows: Sequence[int], documents: Sequence[Sequence[Segment]]) -> Tensor:
+        """Make rows hold exactly these documents, keeping what they share with what is held.
+
+        Returns:
+            logits after the last token of each, [R, V].
+        """
+        missing = []
+        for row, document in zip(rows, documents, strict=True):
+            items, held = to_items(document), self.rows[row]
+            shared = 0
+            limit = min(len(held.items), len(items) - 1)
+            while shared < limit and held.items[shared] == items[shared]:
+                shared += 1
+            self._truncate(row, shared)
+            missing.append(items[shared:])
+        return self.append(rows, missing)
+
+    def _truncate(self, row: int, num_items: int) -> None:
+        held = self.rows[row]
+        for column in (held.items, held.lengths, held.positions):
+            del column[num_items:]
+        self.cache.truncate(row, held.lengths[-1] if held.lengths else 0)
+
+    def append(self, rows: Sequence[int], items: Sequence[Sequence[Item]]) -> Tensor:
+        """Read more items into rows; at least one each, the last an id.
+
+        Returns:
+            logits after the last token of each, [R, V].
+        """
+        flats = [self._flatten(row, more) for row, more in zip(rows, items, strict=True)]
+        length = max(map(len, flats))
+        batch = pack([[flat] for flat in flats], length=length)
+        device = self.cache.keys.device
+        batch = batch.to(device)
+        ends = [number * length + len(flat) - 1 for number, flat in enumerate(flats)]
+        batch.logit_index = torch.tensor(ends, device=device)
+        view = self.cache.view(list(rows), length)
+        mask = None if length == 1 and view.is_even else "rule"
+        logits = self.model(batch, cache=view, mask=mask).logits
+        for row, flat in zip(rows, flats, strict=True):
+            self.cache.commit(row, len(flat))
+        return logits
+
+    def _flatten(self, row: int, items: Sequence[Item]) -> FlatDocument:
+        held = self.rows[row]
+        flat = FlatDocument(next_position=held.position)
+        start = held.lengths[-1] if held.lengths else 0
+        for item in items:
+            if isinstance(item, Medium):
+                flat.add_block(item, self.model.config.stream_of[item.modality], copy=0, slot=0)
+                flat.advance(item)
+            else:
+                flat.add_text((item,))
+            held.items.append(item)
+            held.lengths.append(start + len(flat))
+            held.positions.append(flat.next_position)
+        return flat
+
+    def velocity_field(self, rows: Sequence[int], block: Medium) -> Callable[[Tensor, float], Tensor]:
+        """Return the function that maps noisy latents [R, N, C] of a block behind each row to their velocity.
+
+        Args:
+            rows: whose documents condition the block.
+            block: its modality and shape; its latents are not looked at.
+        """
+        stream = self.model.config.stream_of[block.modality]
+        flats = []
+        for row in rows:
+            flat = FlatDocument(next_position=self.rows[row].position, shifts=[0.0, 1.0])
+            flat.add_block(block, stream, copy=1, slot=1)
+            flats.append([flat])
+        batch = pack(flats, sample_sigma=torch.zeros_like).to(self.cache.keys.device)
+        view = self.cache.view(list(rows), block.num_tokens)
+        mask = view.open_mask()
+
+        def velocity(latents: Tensor, sigma: float) -> Tensor:
+            batch.latents = {stream: latents.flatten(0, 1)}
+            batch.sigmas = torch.full_like(batch.sigmas, sigma)
+            return (
+                self.model(batch, cache=view, mask=mask, with_logits=False).velocity[stream].view_as(latents)
+            )
+
+        return velocity

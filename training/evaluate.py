@@ -1,0 +1,149 @@
+"""Examine a model: python -m training.evaluate MODEL [--json FILE] [--tasks a,b] [--count N] [--seed S]
+
+Prints, for seen and unseen combinations, the share of right answers with its 95 % interval and the number of
+distinct combinations; beside it the judge's own score on real pictures (after the codec's round trip) and on
+shuffled requests. --json writes the same shares as a flat object of task/measure/split.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from omni.errors import ConfigError, OmniError
+
+if TYPE_CHECKING:
+    from omni import Omni
+    from training.exams.room import Candidate, Room
+    from training.scores import Score
+
+Pixels = NDArray[np.uint8]
+Shown = list[tuple[Pixels, str]]
+
+# Questions of each exam, so many that all of them finish in 40 minutes on two cores.
+DEFAULT_COUNTS = {"text_to_image": 480, "caption_image": 320, "edit": 320, "modality": 100, "question": 200}
+SHEET_SIZE = 48
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def exams() -> Mapping[str, Callable[["Room", int], tuple[list["Score"], Shown]]]:
+    """Return the exam of every task."""
+    from training.exams import pictures, words
+
+    return {
+        "text_to_image": pictures.text_to_image,
+        "caption_image": words.caption_image,
+        "edit": pictures.edit,
+        "modality": words.modality,
+        "question": words.question,
+    }
+
+
+def codec_round_trip(omni: "Omni") -> Callable[[Pixels], Pixels]:
+    """Return what passes pictures, uint8 [N, H, W, 3], through a model's codec and back."""
+    import torch
+
+    codec = omni.codecs[omni.model.config.stream_of["image"]]
+
+    def passed(pixels: Pixels) -> Pixels:
+        frames = torch.from_numpy(pixels)[:, None].to(omni.model.device)
+        return codec.decode(codec.encode(frames))[:, 0].cpu().numpy()
+
+    return passed
+
+
+def chosen_tasks(names: str) -> list[str]:
+    """Read a list of tasks, "a,b"; all where it is empty.
+
+    Raises:
+        ConfigError: a task is unknown.
+    """
+    tasks = [name.strip() for name in names.split(",") if name.strip()]
+    for name in tasks:
+        if name not in DEFAULT_COUNTS:
+            raise ConfigError(f"--tasks names {name!r}; known are {', '.join(DEFAULT_COUNTS)}")
+    return tasks or list(DEFAULT_COUNTS)
+
+
+def evaluate(
+    candidate: "Candidate",
+    round_trip: Callable[[Pixels], Pixels],
+    *,
+    tasks: Sequence[str] = tuple(DEFAULT_COUNTS),
+    count: int | None = None,
+    seed: int = 0,
+    judge_settings: Mapping[str, Any] | None = None,
+) -> tuple[list["Score"], dict[str, Shown]]:
+    """Put all questions to a candidate and judge its answers.
+
+    Args:
+        candidate: an Omni, or anything that answers like one.
+        round_trip: passes pictures through its codec; see `codec_round_trip`.
+        tasks: of DEFAULT_COUNTS.
+        count: questions a task; as in DEFAULT_COUNTS where left out.
+        seed: another one gives other questions and other noise.
+        judge_settings: of PictureJudges.
+
+    Returns:
+        All scores; and by task the pictures seen in it with their words.
+
+    Raises:
+        ConfigError: a judge's package is not installed.
+    """
+    from training.exams.room import Room
+    from training.judges.views import PictureJudges
+
+    room = Room(candidate, round_trip, PictureJudges(**(judge_settings or {})), seed=seed)
+    if "text_to_image" in tasks:
+        _ = room.judges.identity  # what it lacks is said before anything is drawn
+    scores: list[Score] = []
+    shown: dict[str, Shown] = {}
+    for task in tasks:
+        given, shown[task] = exams()[task](room, count or DEFAULT_COUNTS[task])
+        scores += given
+    return scores, shown
+
+
+def spread(shown: Shown, count: int) -> Shown:
+    """Take pictures evenly from all that were seen, in pairs, so that an edit stays beside its source."""
+    pairs = [shown[number : number + 2] for number in range(0, len(shown), 2)]
+    step = max(1, 2 * len(pairs) // count)
+    return [item for pair in pairs[::step] for item in pair][:count]
+
+
+@app.command()
+def main(
+    model: Annotated[str, typer.Argument(help="model folder, or a name on the Hugging Face Hub")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures here")] = None,
+    tasks: Annotated[str, typer.Option(help="some of " + ",".join(DEFAULT_COUNTS))] = "",
+    count: Annotated[int | None, typer.Option(min=2, help="questions a task")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="another one gives other questions and other noise")] = 0,
+    sheet: Annotated[Path | None, typer.Option(help="write pictures with their prompts here, as PNG")] = None,
+) -> None:
+    """Examine a model with judges that it was not trained on."""
+    from omni import Omni
+    from training.scores import figures, table
+    from training.sheets import contact_sheet
+
+    try:
+        names = chosen_tasks(tasks)
+        omni = Omni.from_pretrained(model)
+        scores, shown = evaluate(omni, codec_round_trip(omni), tasks=names, count=count, seed=seed)
+    except OmniError as error:
+        sys.exit(f"error: {error}")
+    print(table(scores))
+    if json_file:
+        json_file.write_text(json.dumps(figures(scores), indent=2) + "\n", encoding="utf-8")
+    if sheet:
+        drawn = [item for one in shown.values() if one for item in spread(one, SHEET_SIZE // len(names))]
+        contact_sheet([picture for picture, _ in drawn], [words for _, words in drawn]).save(sheet)
+
+
+if __name__ == "__main__":
+    app()

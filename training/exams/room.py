@@ -1,0 +1,129 @@
+"""Where exams take place: the candidate, the judges, and what all exams share."""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from training.judges.views import PictureJudges
+from training.scores import ScoreSplit
+from training.world.conversation import SHAPES, Example
+from training.world.held_out import Key, Split, split_of_all
+from training.world.tasks import document
+
+Pixels = NDArray[np.uint8]
+Item = TypeVar("Item")
+
+# Training draws its examples from seeds below.
+FIRST_FRESH_SEED = 10**9
+SEEDS_PER_RUN = 10**6
+
+
+class Candidate(Protocol):
+    """What is examined: an `omni.Omni`, or anything that answers like one."""
+
+    def image(self, prompt: Any, *, size: tuple[int, int], seed: Any) -> Any: ...
+    def edit(self, image: Any, instruction: Any, *, seed: Any) -> Any: ...
+    def caption(self, image: Any, *, seed: Any) -> Any: ...
+    def generate(self, conversations: Sequence[Any], *, seed: Any, **settings: Any) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Room:
+    """An exam's setting.
+
+    Args:
+        candidate: the model.
+        round_trip: passes pictures of one size, uint8 [N, H, W, 3], through the model's codec: no picture of
+            the model's can be closer to the truth than this.
+        judges: of pictures.
+        seed: of the run; another seed gives other questions and other noise.
+        batch_size: conversations answered together.
+    """
+
+    candidate: Candidate
+    round_trip: Callable[[Pixels], Pixels]
+    judges: PictureJudges
+    seed: int = 0
+    batch_size: int = 16
+
+    def examples(
+        self, task: str, split: Split, count: int, *, want: Callable[[Example], bool]
+    ) -> list[Example]:
+        """Make fresh examples of a task: those that are wanted, in a fixed order."""
+        found: list[Example] = []
+        seed = FIRST_FRESH_SEED + self.seed * SEEDS_PER_RUN
+        while len(found) < count:
+            example = document(task, seed, split)
+            found += [example] if want(example) else []
+            seed += 1
+        return found
+
+    def seeds(self, numbers: Sequence[int]) -> list[int]:
+        """Give every question its own noise."""
+        return [self.seed * SEEDS_PER_RUN + number for number in numbers]
+
+    def batches(self, kinds: Sequence[Hashable], *, label: str) -> Iterator[list[int]]:
+        """Split questions into batches of one kind each (one size, say), showing the progress."""
+        with tqdm(total=len(kinds), desc=label, unit="", dynamic_ncols=True) as bar:
+            for kind in dict.fromkeys(kinds):
+                numbers = [number for number, other in enumerate(kinds) if other == kind]
+                for start in range(0, len(numbers), self.batch_size):
+                    batch = numbers[start : start + self.batch_size]
+                    yield batch
+                    bar.update(len(batch))
+
+    def through_codec(self, pictures: Sequence[Pixels]) -> list[Pixels]:
+        """Pass pictures of any sizes through the codec."""
+        passed: dict[int, Pixels] = {}
+        for batch in self.batches([picture.shape for picture in pictures], label="codec"):
+            for number, picture in zip(
+                batch, self.round_trip(np.stack([pictures[n] for n in batch])), strict=True
+            ):
+                passed[number] = picture
+        return [passed[number] for number in range(len(pictures))]
+
+
+def collect(answers: dict[int, Item]) -> list[Item]:
+    """Return answers in the order of their questions."""
+    return [answers[number] for number in sorted(answers)]
+
+
+def shape_of(example: Example) -> tuple[int, int]:
+    """Return height and width of an example's pictures."""
+    return SHAPES[example.truth["shape"]]
+
+
+def words_of(message: dict[str, Any]) -> str:
+    """Return the text of a message."""
+    return " ".join(item["text"] for item in message["content"] if item["type"] == "text")
+
+
+def pictures_of(message: dict[str, Any]) -> list[Pixels]:
+    """Return the pictures of a message."""
+    return [item["image"] for item in message["content"] if item["type"] == "image"]
+
+
+def split_name(keys: Sequence[Key]) -> ScoreSplit | None:
+    """Tell whether training contained these combinations; None for those that it looks at to stop."""
+    names: dict[Split, ScoreSplit | None] = {"train": "seen", "test": "unseen", "validation": None}
+    return names[split_of_all(keys)]
+
+
+def next_of_same(kinds: Sequence[Hashable]) -> list[int]:
+    """For each question, choose another of its kind, whose answer it gets when answers are shuffled.
+
+    A question that is the only one of its kind gets its own.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for number, kind in enumerate(kinds):
+        groups.setdefault(kind, []).append(number)
+    following = {
+        number: group[(place + 1) % len(group)]
+        for group in groups.values()
+        for place, number in enumerate(group)
+    }
+    return [following[number] for number in range(len(kinds))]
