@@ -11,12 +11,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve the page until interrupted; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m demo", description="Chat and draw in the browser.")
     parser.add_argument("--model", help="folder or Hub id of a model; without it, the one that is shipped")
-    parser.add_argument(
-        "--port", type=int, help="port to listen on; without it, the first free one from 7860 on"
-    )
-    parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (0.0.0.0: the whole network)"
-    )
+    parser.add_argument("--port", type=int, help="port to listen on; without it, the first free one from 7860 on")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (0.0.0.0: the whole network)")
     parser.add_argument(
         "--folder", type=Path, default=Path("runs/demo"), help="where conversations and pictures are kept"
     )
@@ -37,9 +33,7 @@ def _serve(options: argparse.Namespace) -> None:
     host = Host(Omni.from_pretrained(options.model), options.folder)
     page = build_page(host)
     try:
-        page.launch(
-            server_name=options.host, server_port=options.port, prevent_thread_lock=True, **launch_options()
-        )
+        page.launch(server_name=options.host, server_port=options.port, prevent_thread_lock=True, **launch_options())
     except OSError as error:  # gradio's way to say that the port is taken
         raise ConfigError(f"--port {options.port} cannot be used ({error}); choose another one.") from error
     try:

@@ -166,9 +166,7 @@ def _connect(
 
     def say(name: str, value: dict[str, Any], *chosen: Any) -> list[Any]:
         conversation = host.conversation(name)
-        is_taken = _try(
-            host, conversation, lambda: conversation.say(value["text"], value["files"], _settings(*chosen))
-        )
+        is_taken = _try(host, conversation, lambda: conversation.say(value["text"], value["files"], _settings(*chosen)))
         return _show(conversation.view(), empty_box=is_taken)
 
     def say_example(name: str, event: gr.SelectData, *chosen: Any) -> list[Any]:
@@ -214,9 +212,7 @@ def _connect(
         buttons["retry"].click(say_again, [conversation_id, *settings], shown, **now),
     ]
     for event in started:
-        event.then(follow, conversation_id, shown, **queued).then(
-            give_back, [conversation_id, box], box, **now
-        )
+        event.then(follow, conversation_id, shown, **queued).then(give_back, [conversation_id, box], box, **now)
     box.stop(lambda name: host.conversation(name).stop(), conversation_id, None, **now)
     buttons["clear"].click(forget, conversation_id, shown, **now)
     buttons["reuse"].click(reuse_seed, conversation_id, settings[:2], **now)

@@ -272,9 +272,7 @@ class Conversation:
                 return
             if pixels is not None:
                 self._drop_preview(run)
-                path = self._keep(
-                    Image(pixels), name="preview" if metadata is None else "picture", metadata=metadata
-                )
+                path = self._keep(Image(pixels), name="preview" if metadata is None else "picture", metadata=metadata)
                 run.content.append({"type": "image", "image": path})
                 run.has_preview = metadata is None
             self._status = status
@@ -366,9 +364,7 @@ def settings_of_picture(source: str | Path) -> tuple[str, Settings]:
             size=(int(size[0]), int(size[1])) if size else None,
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(
-            f"{name} keeps no settings; take a PNG that this page drew, as it was saved."
-        ) from error
+        raise InputError(f"{name} keeps no settings; take a PNG that this page drew, as it was saved.") from error
 
 
 def _metadata(messages: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:

@@ -70,9 +70,7 @@ class KVCache:
         lengths = [self.lengths[row] for row in rows]
         self.reserve(max(lengths) + num_new)
         is_range = rows == list(range(rows[0], rows[0] + len(rows)))
-        index = (
-            slice(rows[0], rows[0] + len(rows)) if is_range else torch.tensor(rows, device=self.keys.device)
-        )
+        index = slice(rows[0], rows[0] + len(rows)) if is_range else torch.tensor(rows, device=self.keys.device)
         return CacheView(self, index, lengths, num_new)
 
 

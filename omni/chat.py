@@ -61,9 +61,7 @@ class ChatTemplate:
             InputError: no id writes it.
         """
         if not 0 <= value <= LARGEST_NUMBER:
-            raise InputError(
-                f"a shape of {value} tokens cannot be written; at most {LARGEST_NUMBER} along an axis"
-            )
+            raise InputError(f"a shape of {value} tokens cannot be written; at most {LARGEST_NUMBER} along an axis")
         return self.first_number + value
 
     def header(self, kind: str, shape: Sequence[int]) -> tuple[int, ...]:

@@ -106,9 +106,7 @@ def _load_model(folder: Path, dtype: torch.dtype) -> OmniModel:
         )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{folder}: the weights cannot be loaded ({first}); restore the folder"
-        ) from error
+        raise CheckpointError(f"{folder}: the weights cannot be loaded ({first}); restore the folder") from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if info[problem]:
             name = sorted(map(str, info[problem]))[0]

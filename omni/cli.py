@@ -16,9 +16,7 @@ app = typer.Typer(
     help="Chat and draw with a model.",
 )
 
-ModelOption = Annotated[
-    str | None, typer.Option(help="model folder or Hub name; the shipped one if left out")
-]
+ModelOption = Annotated[str | None, typer.Option(help="model folder or Hub name; the shipped one if left out")]
 SeedOption = Annotated[int | None, typer.Option(help="the same seed gives the same answer")]
 StepsOption = Annotated[int | None, typer.Option(help="solver steps of a picture")]
 
@@ -34,9 +32,7 @@ def chat(
     out: Annotated[Path | None, typer.Option(help="folder for reply.md and pictures")] = None,
     seed: SeedOption = None,
     steps: StepsOption = None,
-    guidance_scale: Annotated[
-        float | None, typer.Option(help="how closely pictures follow the words")
-    ] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="how closely pictures follow the words")] = None,
     model: ModelOption = None,
 ) -> None:
     """Say something, print the answer, and save its pictures."""
@@ -44,9 +40,7 @@ def chat(
     from omni.pipeline import Finished, Omni
 
     omni = Omni.from_pretrained(model)
-    content = [{"type": "image", "image": str(path)} for path in image or []] + [
-        {"type": "text", "text": text}
-    ]
+    content = [{"type": "image", "image": str(path)} for path in image or []] + [{"type": "text", "text": text}]
     settings = _given(steps=steps, guidance_scale=guidance_scale)
     for event in omni.stream({"role": "user", "content": content}, seed=seed, previews=False, **settings):
         if isinstance(event, TextDelta):
@@ -74,9 +68,7 @@ def generate(
     """Draw one picture of a given size."""
     from omni.pipeline import Omni
 
-    picture = Omni.from_pretrained(model).image(
-        prompt, size=(height, width), seed=seed, **_given(steps=steps)
-    )
+    picture = Omni.from_pretrained(model).image(prompt, size=(height, width), seed=seed, **_given(steps=steps))
     picture.save(out)
     typer.echo(f"{out} ({picture.width}x{picture.height}, seed {picture.metadata['seed']})")
 

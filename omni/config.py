@@ -83,9 +83,7 @@ class OmniConfig(PreTrainedConfig):
         self.streams = {
             name: dict(stream) for name, stream in (DEFAULT_STREAMS if streams is None else streams).items()
         }
-        self.stream_of = dict(
-            stream_of if stream_of is not None else {"image": "vision"} if self.streams else {}
-        )
+        self.stream_of = dict(stream_of if stream_of is not None else {"image": "vision"} if self.streams else {})
         self.prediction = prediction
         self.hidden_act = hidden_act
         self.norm_eps = norm_eps
@@ -98,9 +96,7 @@ class OmniConfig(PreTrainedConfig):
 
     def _check(self) -> None:
         if self.num_heads % self.num_kv_heads:
-            raise ConfigError(
-                f"num_kv_heads is {self.num_kv_heads}; it must divide num_heads {self.num_heads}"
-            )
+            raise ConfigError(f"num_kv_heads is {self.num_kv_heads}; it must divide num_heads {self.num_heads}")
         if self.head_dim % 2:
             raise ConfigError(f"head_dim is {self.head_dim}; rotary positions need an even one")
         if self.prediction not in ("clean", "velocity"):

@@ -48,9 +48,7 @@ class _SecureConnection(http.client.HTTPSConnection):
     def connect(self) -> None:
         import ssl
 
-        plain = _connect(
-            self.host, self.port, timeout_s=float(self.timeout or 0), allow_private=self._allow_private
-        )
+        plain = _connect(self.host, self.port, timeout_s=float(self.timeout or 0), allow_private=self._allow_private)
         self.sock = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
 
 
@@ -108,13 +106,9 @@ def fetch(url: str, *, max_bytes: int, timeout_s: float, allow_private: bool = F
                 if len(data) > max_bytes:
                     raise InputError(f"{url[:80]} holds more than {max_bytes} bytes; send a smaller picture.")
                 if time.monotonic() > deadline:
-                    raise InputError(
-                        f"{url[:80]} took longer than {timeout_s:g} s; send the picture as a file."
-                    )
+                    raise InputError(f"{url[:80]} took longer than {timeout_s:g} s; send the picture as a file.")
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"Cannot fetch {url[:80]} ({error}); check it, or send the picture as a file."
-        ) from error
+        raise InputError(f"Cannot fetch {url[:80]} ({error}); check it, or send the picture as a file.") from error
     return bytes(data)

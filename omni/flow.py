@@ -153,9 +153,7 @@ def shift_sigma(sigma: Tensor, shift: Tensor | float) -> Tensor:
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
-def sample_sigma(
-    shifts: Tensor, *, generator: torch.Generator | None, mean: float = 0.0, std: float = 1.0
-) -> Tensor:
+def sample_sigma(shifts: Tensor, *, generator: torch.Generator | None, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Draw one training sigma a block: sigmoid of a normal, then shifted   (arXiv:2403.03206).
 
     Args:

@@ -307,9 +307,7 @@ class Generator:
         base = self.model.config.streams[self.model.config.stream_of[block.modality]]["base_tokens"]
         shift = shift_for_tokens(block.num_tokens, base_tokens=base)
         latents = noise
-        for step in trajectory(
-            field_, noise, sigma_schedule(settings.steps, shift=shift), solver=settings.solver
-        ):
+        for step in trajectory(field_, noise, sigma_schedule(settings.steps, shift=shift), solver=settings.solver):
             latents = step.latents
             if should_stop():
                 return
@@ -377,9 +375,7 @@ class Generator:
         assert kind is not None
         rows, columns = (token - self.template.first_number for token in talk.header[1:])
         channels = self.model.config.token_dim(self.model.config.stream_of[kind])
-        return Medium(
-            kind, tuple(talk.header), self.template.media_end, torch.zeros(1, rows, columns, channels)
-        )
+        return Medium(kind, tuple(talk.header), self.template.media_end, torch.zeros(1, rows, columns, channels))
 
     def _noise(self, talk: _Conversation, block: Medium) -> Tensor:
         """Draw a block's noise, [N, C], from the conversation's own seed: the same alone and in a batch."""

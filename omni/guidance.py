@@ -129,9 +129,7 @@ def require_effect(guidance: GuidanceConfig, *, has_media: bool) -> None:
         )
 
 
-def _differences(
-    guidance: GuidanceConfig, *, has_text: bool, has_media: bool
-) -> list[tuple[Branch, Branch, float]]:
+def _differences(guidance: GuidanceConfig, *, has_text: bool, has_media: bool) -> list[tuple[Branch, Branch, float]]:
     """List (with, without, scale), each adding (scale - 1) * (with - without) to the full velocity."""
     full, without_text, unconditional = Branch.FULL, Branch.WITHOUT_TEXT, Branch.UNCONDITIONAL
     if has_text and has_media:

@@ -91,9 +91,7 @@ def _upright(picture: PILImage.Image, *, source: PILImage.Image) -> PILImage.Ima
     """Turn a photo as its EXIF data say; data that cannot be read say nothing."""
     try:
         orientation = source.getexif().get(ExifTags.Base.Orientation)
-    except (
-        Exception
-    ):  # a parser of untrusted bytes, in which nearly anything may go wrong; the pixels are fine
+    except Exception:  # a parser of untrusted bytes, in which nearly anything may go wrong; the pixels are fine
         return picture
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return picture if method is None else picture.transpose(method)
@@ -116,9 +114,7 @@ def pixels_from_pil(picture: PILImage.Image, *, name: str, limits: Limits) -> Pi
     # A GIF's first frame may be larger than its header said.
     check_size(picture.height, picture.width, name=name, limits=limits)
     if picture.mode == "F":
-        raise InputError(
-            f"{name} holds floating-point values without an agreed range; save it as an 8-bit PNG."
-        )
+        raise InputError(f"{name} holds floating-point values without an agreed range; save it as an 8-bit PNG.")
     flat = _from_16_bit(picture, name=name) if picture.mode.startswith("I") else picture
     if flat.has_transparency_data:
         colours = flat.convert("RGBA")
@@ -150,9 +146,7 @@ def pixels_from_bytes(data: bytes, *, name: str, limits: Limits) -> tuple[Pixels
     if not data:
         raise InputError(f"{name} is empty (0 bytes); send the file again.")
     if len(data) > limits.max_bytes:
-        raise InputError(
-            f"{name} is too large a file ({len(data)} bytes); send at most {limits.max_bytes} bytes."
-        )
+        raise InputError(f"{name} is too large a file ({len(data)} bytes); send at most {limits.max_bytes} bytes.")
     _check_webp_canvas(data, name=name, limits=limits)
     try:
         with PILImage.open(BytesIO(data), formats=FORMATS) as picture:
@@ -164,9 +158,7 @@ def pixels_from_bytes(data: bytes, *, name: str, limits: Limits) -> tuple[Pixels
     except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as error:
         megapixels = limits.max_pixels / 1e6
         raise InputError(f"{name} is too large; make it smaller than {megapixels:.0f} megapixels.") from error
-    except (
-        Exception
-    ) as error:  # decoders of untrusted bytes raise nearly everything, struct.error to MemoryError
+    except Exception as error:  # decoders of untrusted bytes raise nearly everything, struct.error to MemoryError
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{name} is damaged ({reason[:80]}); save it again as PNG or JPEG.") from error
 
@@ -190,9 +182,7 @@ def pixels_from_array(array: NDArray[Any], *, name: str, limits: Limits) -> Pixe
     if np.issubdtype(array.dtype, np.floating):
         low, high = float(array.min()), float(array.max())  # a NaN anywhere makes both NaN
         if not (math.isfinite(low) and math.isfinite(high) and low >= 0 and high <= 1):
-            raise InputError(
-                f"{name} has values from {low:g} to {high:g}; give floats from 0 to 1, or uint8."
-            )
+            raise InputError(f"{name} has values from {low:g} to {high:g}; give floats from 0 to 1, or uint8.")
         array = np.rint(np.multiply(array, 255, dtype=np.float32)).astype(np.uint8)
     if array.dtype != np.uint8:
         raise InputError(f"{name} has type {array.dtype}; give uint8, or floats from 0 to 1.")

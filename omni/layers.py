@@ -240,10 +240,7 @@ class Layer(nn.Module):
         self.index = index
         self.head_dim = config.head_dim
         self.experts = nn.ModuleDict(
-            {
-                name: Expert(config, name, is_modulated=sources != ["text"])
-                for name, sources in config.sources().items()
-            }
+            {name: Expert(config, name, is_modulated=sources != ["text"]) for name, sources in config.sources().items()}
         )
 
     def forward(self, xs: list[Tensor], context: Context) -> list[Tensor]:

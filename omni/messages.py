@@ -48,9 +48,7 @@ def _text_part(text: Any, *, name: str, limits: Limits) -> Text:
 def _reject_unknown_keys(value: Mapping[Any, Any], *, allowed: tuple[str, ...], name: str) -> None:
     unknown = [key for key in value if key not in allowed]
     if unknown:
-        raise InputError(
-            f"{name} has an unknown field {shorten(unknown[0])}; the fields are {', '.join(allowed)}."
-        )
+        raise InputError(f"{name} has an unknown field {shorten(unknown[0])}; the fields are {', '.join(allowed)}.")
 
 
 def part_from_item(
@@ -94,9 +92,7 @@ def _parse_content(content: Any, *, name: str, limits: Limits, allow_urls: bool)
     if isinstance(content, (str, Text, Image, Mapping)):
         content = [{"type": "text", "text": content} if isinstance(content, str) else content]
     if not isinstance(content, list | tuple):
-        raise InputError(
-            f'{name}: "content" should be a str or a list of items, not {type(content).__name__}.'
-        )
+        raise InputError(f'{name}: "content" should be a str or a list of items, not {type(content).__name__}.')
     num_chars = 0
     for index, item in enumerate(content):
         part = part_from_item(item, limits=limits, allow_urls=allow_urls, name=f"{name}, item {index + 1}")
@@ -112,9 +108,7 @@ def _parse_message(message: Any, *, name: str, limits: Limits, allow_urls: bool)
     if isinstance(message, str):
         message = {"role": "user", "content": message}
     if not isinstance(message, Mapping):
-        raise InputError(
-            f'{name} is a {type(message).__name__}; write it as {{"role": "user", "content": ...}}.'
-        )
+        raise InputError(f'{name} is a {type(message).__name__}; write it as {{"role": "user", "content": ...}}.')
     _reject_unknown_keys(message, allowed=("role", "content"), name=name)
     role = message.get("role")
     if not isinstance(role, str) or role not in get_args(Role):

@@ -88,9 +88,7 @@ class OmniModel(PreTrainedModel):
         super().__init__(config)
         width = config.experts[config.text_expert]["width"]
         self.embed_tokens = nn.Embedding(config.vocab_size, width)
-        self.latent_embeddings = nn.ModuleDict(
-            {name: LatentEmbedding(config, name) for name in config.streams}
-        )
+        self.latent_embeddings = nn.ModuleDict({name: LatentEmbedding(config, name) for name in config.streams})
         self.sigma_embedding = SigmaEmbedding(config.sigma_dim) if config.streams else None
         self.modulations = nn.ModuleDict(
             {
@@ -207,9 +205,7 @@ class OmniModel(PreTrainedModel):
         if self.sigma_embedding is None:
             return {}
         embedded = self.sigma_embedding(sigmas)
-        return {
-            name: F.pad(module(embedded), (0, 0, 0, 0, 0, 1)) for name, module in self.modulations.items()
-        }
+        return {name: F.pad(module(embedded), (0, 0, 0, 0, 0, 1)) for name, module in self.modulations.items()}
 
     def _embed(self, batch: PackedBatch) -> list[Tensor]:
         dtype = self.embed_tokens.weight.dtype

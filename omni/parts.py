@@ -34,14 +34,10 @@ def shorten(value: Any, *, keep_end: bool = False) -> str:
     return "..." + shown[-77:] if keep_end else shown[:77] + "..."
 
 
-def _load_url(
-    url: str, *, limits: Limits, allow_urls: bool, name: str
-) -> tuple[NDArray[np.uint8], Mapping[str, Any]]:
+def _load_url(url: str, *, limits: Limits, allow_urls: bool, name: str) -> tuple[NDArray[np.uint8], Mapping[str, Any]]:
     name = name or f"The picture {shorten(url)}"
     if not allow_urls:
-        raise InputError(
-            f"{name} is a URL; download it and give the file, or allow URLs with allow_urls=True."
-        )
+        raise InputError(f"{name} is a URL; download it and give the file, or allow URLs with allow_urls=True.")
     from omni.fetch import fetch
 
     data = fetch(url, max_bytes=limits.max_bytes, timeout_s=limits.url_timeout_s)
@@ -76,9 +72,7 @@ def _as_array(source: Any, *, name: str) -> NDArray[Any]:
     try:
         return np.asarray(source)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{name} is no array in main memory ({error}); convert it to NumPy first."
-        ) from error
+        raise InputError(f"{name} is no array in main memory ({error}); convert it to NumPy first.") from error
 
 
 @dataclass(frozen=True)
@@ -101,21 +95,14 @@ class Image:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if (
-            self.pixels.dtype != np.uint8
-            or self.pixels.ndim != 3
-            or self.pixels.shape[2] != 3
-            or not self.pixels.size
-        ):
+        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 3 or self.pixels.shape[2] != 3 or not self.pixels.size:
             raise InputError(
                 f"Image takes uint8 pixels of [height, width, 3], not {self.pixels.dtype} of "
                 f"{list(self.pixels.shape)}; use Image.load for everything else."
             )
 
     @classmethod
-    def load(
-        cls, source: Any, *, limits: Limits | None = None, allow_urls: bool = False, name: str = ""
-    ) -> "Image":
+    def load(cls, source: Any, *, limits: Limits | None = None, allow_urls: bool = False, name: str = "") -> "Image":
         """Read a picture from wherever it is.
 
         Args:
@@ -135,9 +122,7 @@ class Image:
             return cls(*_load_url(source, limits=limits, allow_urls=allow_urls, name=name))
         if isinstance(source, str | os.PathLike):
             name = name or f"The picture {shorten(os.fspath(source), keep_end=True)}"
-            return cls(
-                *pixels_from_bytes(_read_file(source, name=name, limits=limits), name=name, limits=limits)
-            )
+            return cls(*pixels_from_bytes(_read_file(source, name=name, limits=limits), name=name, limits=limits))
         name = name or "The picture"
         if isinstance(source, bytes | bytearray | memoryview):
             return cls(*pixels_from_bytes(bytes(source), name=name, limits=limits))
@@ -145,9 +130,7 @@ class Image:
             return cls(_from_pil(source, name=name, limits=limits))
         if hasattr(source, "__array__"):
             return cls(pixels_from_array(_as_array(source, name=name), name=name, limits=limits))
-        raise InputError(
-            f"{name} is a {type(source).__name__}; give a path, bytes, a Pillow image or an array."
-        )
+        raise InputError(f"{name} is a {type(source).__name__}; give a path, bytes, a Pillow image or an array.")
 
     @property
     def height(self) -> int:

@@ -141,13 +141,9 @@ class Omni:
         if path is not None and not folder.exists() and str(path).count("/") == 1:
             from huggingface_hub import snapshot_download
 
-            folder = Path(
-                snapshot_download(str(path), allow_patterns=["*.json", "*.safetensors", "*.model", "*.md"])
-            )
+            folder = Path(snapshot_download(str(path), allow_patterns=["*.json", "*.safetensors", "*.model", "*.md"]))
         model, tokenizer, codecs, defaults = load_folder(folder, dtype=dtype)
-        return cls(
-            model.to(device), tokenizer, {name: codec.to(device) for name, codec in codecs.items()}, defaults
-        )
+        return cls(model.to(device), tokenizer, {name: codec.to(device) for name, codec in codecs.items()}, defaults)
 
     def save_pretrained(self, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write a self-contained model folder.
@@ -264,16 +260,12 @@ class Omni:
     # One thing at a time.
 
     @overload
-    def image(
-        self, prompt: str, *, size: tuple[int, int] = ..., seed: Any = None, **settings: Any
-    ) -> Image: ...
+    def image(self, prompt: str, *, size: tuple[int, int] = ..., seed: Any = None, **settings: Any) -> Image: ...
     @overload
     def image(
         self, prompt: Sequence[str], *, size: tuple[int, int] = ..., seed: Any = None, **settings: Any
     ) -> list[Image]: ...
-    def image(
-        self, prompt: Any, *, size: tuple[int, int] = (64, 64), seed: Any = None, **settings: Any
-    ) -> Any:
+    def image(self, prompt: Any, *, size: tuple[int, int] = (64, 64), seed: Any = None, **settings: Any) -> Any:
         """Draw a picture, or one for each prompt of a list.
 
         Args:
@@ -358,9 +350,7 @@ class Omni:
         is_parsed = isinstance(messages, list) and all(isinstance(m, Message) for m in messages) and messages
         parsed = messages if is_parsed else parse_messages(messages, limits=limits, allow_urls=allow_urls)
         if parsed[-1].role != "user":
-            raise InputError(
-                f"the last message is the {parsed[-1].role}'s; end with a user message to be answered"
-            )
+            raise InputError(f"the last message is the {parsed[-1].role}'s; end with a user message to be answered")
         turns = [Turn(m.role, tuple(self._item(part) for part in m.parts)) for m in parsed]
         document = to_document(turns, tokenizer=self.tokenizer, template=self.template)
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:

@@ -131,8 +131,6 @@ class Reader:
         def velocity(latents: Tensor, sigma: float) -> Tensor:
             batch.latents = {stream: latents.flatten(0, 1)}
             batch.sigmas = torch.full_like(batch.sigmas, sigma)
-            return (
-                self.model(batch, cache=view, mask=mask, with_logits=False).velocity[stream].view_as(latents)
-            )
+            return self.model(batch, cache=view, mask=mask, with_logits=False).velocity[stream].view_as(latents)
 
         return velocity

@@ -179,9 +179,7 @@ def flatten(document: Document, config: OmniConfig, *, num_noisy: int = 1) -> Fl
         flat.add_text(segment.header, is_target=segment.is_target and _is_written(document))
         stream = config.stream_of[segment.modality]
         for copy in range(1, num_noisy + 1 if segment.is_target else 1):
-            flat.shifts.append(
-                shift_for_tokens(segment.num_tokens, base_tokens=config.streams[stream]["base_tokens"])
-            )
+            flat.shifts.append(shift_for_tokens(segment.num_tokens, base_tokens=config.streams[stream]["base_tokens"]))
             flat.add_block(segment, stream, copy=copy, slot=len(flat.shifts) - 1)
         is_read = any(later.is_target for later in document[index + 1 :])
         if not segment.is_target or is_read:
@@ -292,9 +290,7 @@ def pack(
     columns = {name: torch.zeros(len(rows), length, dtype=torch.long) for name in _COLUMNS}
     columns["labels"].fill_(-1)
     columns["document"] = torch.full((len(rows), length), PAD_DOCUMENT)
-    columns["block"].copy_(
-        torch.arange(length)
-    )  # a padding token sees the padding before it, so no row is empty
+    columns["block"].copy_(torch.arange(length))  # a padding token sees the padding before it, so no row is empty
     positions = torch.zeros(len(rows), length, 3)
     readable = torch.zeros(len(rows), length, dtype=torch.bool)
     shifts = [0.0]

@@ -50,15 +50,11 @@ Before = _Estimate | None
 StepFn = Callable[[VelocityFn, Tensor, Tensor, float, float, Before], Tensor]
 
 
-def _euler(
-    velocity_fn: VelocityFn, latents: Tensor, first: Tensor, start: float, end: float, before: Before
-) -> Tensor:
+def _euler(velocity_fn: VelocityFn, latents: Tensor, first: Tensor, start: float, end: float, before: Before) -> Tensor:
     return latents + (end - start) * first
 
 
-def _heun(
-    velocity_fn: VelocityFn, latents: Tensor, first: Tensor, start: float, end: float, before: Before
-) -> Tensor:
+def _heun(velocity_fn: VelocityFn, latents: Tensor, first: Tensor, start: float, end: float, before: Before) -> Tensor:
     reached = latents + (end - start) * first
     if end == 0:  # the last step of EDM, arXiv:2206.00364
         return reached
@@ -80,9 +76,7 @@ def _ralston3(velocity_fn: VelocityFn, latents: Tensor, first: Tensor, start: fl
     return latents + width / 9 * (2 * first + 3 * second + 4 * third)
 
 
-def _rk4(
-    velocity_fn: VelocityFn, latents: Tensor, first: Tensor, start: float, end: float, before: Before
-) -> Tensor:
+def _rk4(velocity_fn: VelocityFn, latents: Tensor, first: Tensor, start: float, end: float, before: Before) -> Tensor:
     if end == 0:
         return _ralston3(velocity_fn, latents, first, start, end)
     width = end - start
@@ -160,9 +154,7 @@ def num_evaluations(solver: str, num_steps: int) -> int:
     return (num_steps - 1) * method.evaluations + method.last_evaluations
 
 
-def trajectory(
-    velocity_fn: VelocityFn, latents: Tensor, sigmas: Tensor, *, solver: str = "euler"
-) -> Iterator[Step]:
+def trajectory(velocity_fn: VelocityFn, latents: Tensor, sigmas: Tensor, *, solver: str = "euler") -> Iterator[Step]:
     """Yield the state after each step; leaving the loop stops the run.
 
     A token whose velocity is zero stays where it is, whatever the solver: so are given tokens kept.

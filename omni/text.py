@@ -141,9 +141,7 @@ class TextTokenizer:
             ConfigError: there is no control token of that name.
         """
         if name not in self._controls:
-            raise ConfigError(
-                f"There is no control token {name!r}; the names are in omni.text.CONTROL_TOKENS."
-            )
+            raise ConfigError(f"There is no control token {name!r}; the names are in omni.text.CONTROL_TOKENS.")
         return self._controls[name]
 
     def control_name(self, token_id: int) -> str | None:
@@ -186,8 +184,7 @@ class TextTokenizer:
         """
         if not 0 <= token_id < self.vocab_size:
             raise InputError(
-                f"Id {token_id} is outside the vocabulary of {self.vocab_size}; "
-                "decode with the model's own tokenizer."
+                f"Id {token_id} is outside the vocabulary of {self.vocab_size}; decode with the model's own tokenizer."
             )
         pieces = self._vocabulary.pieces
         return (pieces[token_id] or b"") if token_id < len(pieces) else b""
@@ -205,8 +202,6 @@ class TextTokenizer:
         for byte in to_bytes(run):
             token_id = self._vocabulary.byte_ids[byte]
             if token_id is None:
-                raise InputError(
-                    f"This tokenizer has no token for byte 0x{byte:02X}; leave out {run[:20]!r}."
-                )
+                raise InputError(f"This tokenizer has no token for byte 0x{byte:02X}; leave out {run[:20]!r}.")
             ids.append(token_id)
         return ids

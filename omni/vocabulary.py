@@ -81,9 +81,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable JSON ({error}); restore the file.") from error
     if not isinstance(value, dict):
-        raise CheckpointError(
-            f"{path} should hold a JSON object, not {type(value).__name__}; restore the file."
-        )
+        raise CheckpointError(f"{path} should hold a JSON object, not {type(value).__name__}; restore the file.")
     return value
 
 
@@ -123,8 +121,7 @@ def _without_prefix_space(step: Any) -> Any:
     """Copy a pre-tokenizer's settings with `add_prefix_space` off, at every depth."""
     if isinstance(step, dict):
         return {
-            key: False if key == "add_prefix_space" else _without_prefix_space(value)
-            for key, value in step.items()
+            key: False if key == "add_prefix_space" else _without_prefix_space(value) for key, value in step.items()
         }
     return [_without_prefix_space(item) for item in step] if isinstance(step, list) else step
 
@@ -171,18 +168,14 @@ def _hugging_face(path: Path) -> Vocabulary:
             for token in settings.get("added_tokens") or ()
         }
         vocab = settings["model"]["vocab"]
-        find = (
-            dict(vocab) if isinstance(vocab, dict) else {entry[0]: index for index, entry in enumerate(vocab)}
-        )
+        find = dict(vocab) if isinstance(vocab, dict) else {entry[0]: index for index, entry in enumerate(vocab)}
         is_byte_level = '"ByteLevel"' in json.dumps([settings.get("pre_tokenizer"), settings.get("decoder")])
         names = _byte_level_names() if is_byte_level else _byte_fallback_names()
         by_name = {name: bytes([byte]) for byte, name in enumerate(names)}
         pieces = _hugging_face_pieces(find, added, by_name, is_byte_level=is_byte_level)
         tokenizer = Tokenizer.from_str(json.dumps(_plain_settings(settings, is_byte_level=is_byte_level)))
     except Exception as error:  # the Rust side raises bare Exception
-        raise CheckpointError(
-            f"{path} is not a tokenizer this version reads ({error}); restore the file."
-        ) from error
+        raise CheckpointError(f"{path} is not a tokenizer this version reads ({error}); restore the file.") from error
     return Vocabulary(
         pieces=pieces,
         encode_run=partial(_encode_ids, tokenizer),
@@ -203,6 +196,5 @@ def load_vocabulary(folder: Path) -> Vocabulary:
     if (folder / SENTENCEPIECE_FILE).is_file():
         return _sentencepiece(folder / SENTENCEPIECE_FILE)
     raise CheckpointError(
-        f"{folder} holds neither {SENTENCEPIECE_FILE} nor {HUGGING_FACE_FILE}; "
-        "give the folder of a text tokenizer."
+        f"{folder} holds neither {SENTENCEPIECE_FILE} nor {HUGGING_FACE_FILE}; give the folder of a text tokenizer."
     )

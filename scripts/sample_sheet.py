@@ -22,15 +22,11 @@ def draw(model: str, *, count: int, seed: int) -> tuple[list, list[str]]:
     from training.world.tasks import document
 
     omni = Omni.from_pretrained(model)
-    examples = [
-        document("text_to_image", FIRST_FRESH_SEED + seed + number, "test") for number in range(count)
-    ]
+    examples = [document("text_to_image", FIRST_FRESH_SEED + seed + number, "test") for number in range(count)]
     prompts, drawn = [words_of(example.messages[0]) for example in examples], {}
     for size in dict.fromkeys(map(shape_of, examples)):
         numbers = [number for number, example in enumerate(examples) if shape_of(example) == size]
-        images = omni.image(
-            [prompts[number] for number in numbers], size=size, seed=[seed + n for n in numbers]
-        )
+        images = omni.image([prompts[number] for number in numbers], size=size, seed=[seed + n for n in numbers])
         drawn |= {number: image.pixels for number, image in zip(numbers, images, strict=True)}
     return [drawn[number] for number in range(count)], prompts
 

@@ -73,9 +73,7 @@ def write_card(folder: Path, *, model: bytes, num_lines: int, seed: int, fresh: 
     """Write README.md beside the model, with figures measured on fresh lines."""
     tokenizer = TextTokenizer.from_folder(folder)
     words = [word for line in fresh for word in re.findall(r"\w+", line)]
-    num_whole = sum(
-        min(len(tokenizer.encode(word)), len(tokenizer.encode(" " + word))) == 1 for word in words
-    )
+    num_whole = sum(min(len(tokenizer.encode(word)), len(tokenizer.encode(" " + word))) == 1 for word in words)
     card = CARD.format(
         num_text_ids=tokenizer.num_text_ids,
         num_controls=len(CONTROL_TOKENS),

@@ -113,9 +113,7 @@ def test_codec_saved_equals_loaded(tmp_path, dtype):
     _codec(stored_dtype=dtype, rgb_map=((0.1, 0.2, 0.3),) * 5).save(tmp_path / "a")
     first = VisionCodec.from_folder(tmp_path / "a")
     first.save(tmp_path / "b")
-    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (
-        tmp_path / "b" / "model.safetensors"
-    ).read_bytes()
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
     assert VisionCodec.from_folder(tmp_path / "b").config == first.config
 
 

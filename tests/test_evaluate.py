@@ -69,9 +69,7 @@ class Oracle:
 
     def caption(self, image: Sequence[np.ndarray], *, seed: Any) -> list[str]:
         known = {
-            picture: answer
-            for (_, picture), answer in self.answers.items()
-            if picture and not pictures_of(answer)
+            picture: answer for (_, picture), answer in self.answers.items() if picture and not pictures_of(answer)
         }
         return [words_of(known[picture.tobytes()]) for picture in image]
 

@@ -103,9 +103,7 @@ def test_load_of_urls_refuses_private_addresses(address):
         Image.load(f"{address}/a.png", allow_urls=True)
 
 
-@pytest.mark.parametrize(
-    "url", ["file:///etc/hostname", "ftp://example.org/a", "http://", "http://[", "https://a b/"]
-)
+@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://example.org/a", "http://", "http://[", "https://a b/"])
 def test_fetch_refuses_other_addresses(url):
     with pytest.raises(InputError):
         get(url)

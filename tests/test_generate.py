@@ -18,9 +18,7 @@ from omni.parts import Image
 from omni.reader import Reader, to_items
 from omni.sequence import FlatDocument, TextRun, flatten, pack
 
-SETTINGS = GenerationSettings(
-    steps=3, max_new_tokens=24, max_block_tokens=6, guidance=GuidanceConfig(scale=2.0)
-)
+SETTINGS = GenerationSettings(steps=3, max_new_tokens=24, max_block_tokens=6, guidance=GuidanceConfig(scale=2.0))
 
 
 def test_cached_equals_uncached(config, model):
@@ -67,9 +65,7 @@ def test_block_through_the_cache_equals_the_training_row(config, model):
     """The velocity of a noisy block behind a cached context is that of the same block in a packed row."""
     context, made = [TextRun((1, 2)), picture(config, 1), TextRun((3,))], picture(config, 2, is_target=True)
     flat = flatten([*context, made], config)
-    batch = pack(
-        [[flat]], sample_sigma=lambda s: torch.full_like(s, 0.6), generator=torch.Generator().manual_seed(0)
-    )
+    batch = pack([[flat]], sample_sigma=lambda s: torch.full_like(s, 0.6), generator=torch.Generator().manual_seed(0))
     noisy = batch.is_noisy["vision"]
     expected = model(batch).velocity["vision"][noisy]
     reader = Reader(model, num_rows=1)
@@ -172,10 +168,7 @@ def test_headers_are_legal_and_within_the_limit(omni):
 
 def test_no_media_where_they_are_forbidden(omni):
     settings = GenerationSettings(steps=1, max_new_tokens=30, max_media=0, temperature=3.0)
-    assert all(
-        not images
-        for _, images in run(omni, [request(omni, "Draw a fox", seed=s) for s in range(4)], settings)
-    )
+    assert all(not images for _, images in run(omni, [request(omni, "Draw a fox", seed=s) for s in range(4)], settings))
 
 
 def test_events_come_in_order_with_previews(omni):

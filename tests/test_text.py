@@ -58,9 +58,7 @@ def byte_fallback_json() -> dict:
         "fox",
     ]
     vocab = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
-    model = tokenizers.models.BPE(
-        vocab=vocab, merges=[("f", "o"), ("fo", "x")], unk_token="<unk>", byte_fallback=True
-    )
+    model = tokenizers.models.BPE(vocab=vocab, merges=[("f", "o"), ("fo", "x")], unk_token="<unk>", byte_fallback=True)
     tokenizer = tokenizers.Tokenizer(model)
     mark, prefix = tokenizers.normalizers.Replace(" ", "\u2581"), tokenizers.normalizers.Prepend("\u2581")
     tokenizer.normalizer = tokenizers.normalizers.Sequence([prefix, mark])
@@ -141,9 +139,7 @@ def test_decode_gives_every_code_point_back(tokenizer):
 @given(data=st.data())
 def test_stream_decoder_equals_decode(tokenizer, data):
     written = tokenizer.encode(data.draw(any_text))
-    ids = data.draw(
-        st.lists(st.integers(0, tokenizer.vocab_size - 1) | st.sampled_from(written or [0]), max_size=40)
-    )
+    ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1) | st.sampled_from(written or [0]), max_size=40))
     for sequence in (written, ids):
         stream = tokenizer.stream_decoder()
         text = "".join(map(stream.push, sequence)) + stream.flush()

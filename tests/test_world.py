@@ -229,9 +229,7 @@ def test_documents_are_well_formed_conversations(task):
 
 
 def drawn(example):
-    return sum(
-        p["type"] == "image" for m in example.messages if m["role"] == "assistant" for p in m["content"]
-    )
+    return sum(p["type"] == "image" for m in example.messages if m["role"] == "assistant" for p in m["content"])
 
 
 def test_drawing_draws_and_talking_does_not():

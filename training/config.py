@@ -166,6 +166,4 @@ def _sentence(problem: Any) -> str:
         section = section.model_fields[name].annotation
     known = list(section.model_fields)
     near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-    return f"{place} is no setting; " + (
-        f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-    )
+    return f"{place} is no setting; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")

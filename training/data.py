@@ -64,9 +64,7 @@ class DocumentMaker:
                 (objective.drop_both, True, True),
             ):
                 if draw < share:
-                    document = drop_conditions(
-                        document, text=text, media=media, num_text_ids=self.model.num_text_ids
-                    )
+                    document = drop_conditions(document, text=text, media=media, num_text_ids=self.model.num_text_ids)
                     break
                 draw -= share
         return flatten(document, self.model, num_noisy=self.config.batch.num_noisy)
@@ -85,9 +83,7 @@ class DocumentMaker:
             return item["text"]
         stream = self.model.stream_of[item["type"]]
         patch_size = self.model.streams[stream]["patch_size"]
-        return medium_from_latents(
-            item["latents"], template=template, modality=item["type"], patch_size=patch_size
-        )
+        return medium_from_latents(item["latents"], template=template, modality=item["type"], patch_size=patch_size)
 
 
 @dataclass
@@ -132,23 +128,15 @@ class PackedLoader:
         flat = self.make(*key)
         if len(flat) > self.row_length:
             self.num_skipped += 1
-            if (
-                self.num_skipped > 100
-                and self.num_skipped > self.epoch * self.num_documents + self.position // 2
-            ):
-                raise ConfigError(
-                    f"most documents are longer than batch.row_length {self.row_length}; raise it"
-                )
+            if self.num_skipped > 100 and self.num_skipped > self.epoch * self.num_documents + self.position // 2:
+                raise ConfigError(f"most documents are longer than batch.row_length {self.row_length}; raise it")
             return
         self.waiting.append(key)
         self._flat[key] = flat
 
     def next_rows(self) -> list[list[FlatDocument]]:
         """Return the documents of each row of the next batch."""
-        while (
-            sum(len(self._flat[key]) for key in self.waiting)
-            < self.lookahead * self.row_length * self.num_rows
-        ):
+        while sum(len(self._flat[key]) for key in self.waiting) < self.lookahead * self.row_length * self.num_rows:
             self._draw()
         chosen = pack_rows([len(self._flat[key]) for key in self.waiting], self.row_length, self.num_rows)
         rows = [[self._flat[self.waiting[index]] for index in row] for row in chosen]

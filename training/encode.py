@@ -108,9 +108,7 @@ def _check_index(folder: Path, config: EncodeConfig, codec: VisionCodec) -> None
     index = {**config.model_dump(include=set(chosen)), "codec": codec_digest, "channels": codec.channels}
     path = folder / "index.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != index:
-        raise ConfigError(
-            f"{path} is of another codec, mixture or seed; delete the folder or choose another output"
-        )
+        raise ConfigError(f"{path} is of another codec, mixture or seed; delete the folder or choose another output")
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
@@ -126,9 +124,7 @@ def encode(config: EncodeConfig) -> Iterator[tuple[Path, int, int]]:
 
     unknown = set(config.mixture) - set(TASKS)
     if unknown:
-        raise ConfigError(
-            f"mixture names the unknown task {sorted(unknown)[0]!r}; known are {', '.join(TASKS)}"
-        )
+        raise ConfigError(f"mixture names the unknown task {sorted(unknown)[0]!r}; known are {', '.join(TASKS)}")
     codec = VisionCodec.from_folder(config.codec)
     folder = Path(config.output).expanduser()
     _check_index(folder, config, codec)

@@ -41,9 +41,7 @@ def build_optimizers(model: nn.Module, config: Optimizer) -> list[torch.optim.Op
     matrices = [p for name, p in named if config.kind == "muon" and is_matrix(name, p)]
     others = [p for name, p in named if config.kind != "muon" or not is_matrix(name, p)]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            others, lr=config.vector_lr, betas=config.betas, weight_decay=config.weight_decay, fused=True
-        )
+        torch.optim.AdamW(others, lr=config.vector_lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
     ]
     if matrices:
         optimizers.append(
@@ -111,9 +109,7 @@ class PlainEngine:
             report["text_loss"] += text.item()
             report["flow_loss"] += flow.item()
             report["tokens"] += batch.num_tokens
-        report["grad_norm"] = float(
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip)
-        )
+        report["grad_norm"] = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip))
         self._update(step)
         return report
 

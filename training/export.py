@@ -49,9 +49,7 @@ def export(config: TrainConfig, *, out: Path, source: str, dtype: torch.dtype = 
     tokenizer = TextTokenizer.from_folder(config.tokenizer)
     model = build_model(config.model_copy(update={"start": None}), tokenizer)
     with torch.no_grad():
-        for parameter, averaged in zip(
-            model.parameters(), state["engine"]["ema"]["shadow_params"], strict=True
-        ):
+        for parameter, averaged in zip(model.parameters(), state["engine"]["ema"]["shadow_params"], strict=True):
             parameter.copy_(averaged)
     save_folder(
         out,

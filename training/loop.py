@@ -41,9 +41,7 @@ def build_model(config: TrainConfig, tokenizer: TextTokenizer) -> OmniModel:
         return OmniModel.from_pretrained(config.start, dtype=torch.float32)
     num_control = tokenizer.vocab_size - tokenizer.num_text_ids
     torch.manual_seed(config.seed)
-    return OmniModel(
-        OmniConfig(num_text_ids=tokenizer.num_text_ids, num_control_ids=num_control, **config.model)
-    )
+    return OmniModel(OmniConfig(num_text_ids=tokenizer.num_text_ids, num_control_ids=num_control, **config.model))
 
 
 class _Slice:
@@ -149,9 +147,7 @@ def train(config: TrainConfig, *, fresh: bool = False) -> None:
     capacity = batch.row_length * batch.num_rows * batch.accumulation
     for step in range(begin, config.schedule.steps):
         batches = [
-            noisy_batch(
-                loader.next_rows(), config, seed=(config.seed * 7919 + step) * batch.accumulation + part
-            )
+            noisy_batch(loader.next_rows(), config, seed=(config.seed * 7919 + step) * batch.accumulation + part)
             for part in range(batch.accumulation)
         ]
         reporter.step(engine.step(batches, step=step))

@@ -89,8 +89,6 @@ def table(scores: Iterable[Score]) -> str:
     lines = [f"{'measure':<{width}}  {titles[0]}  {titles[1]}    real  shuffled"]
     for measure, splits in groups.items():
         cells = [_cell(splits.get(split, [])) for split in ("seen", "unseen")]
-        ends = [
-            f"{100 * share(splits[s]):7.1f}" if s in splits else f"{'-':>7}" for s in ("real", "shuffled")
-        ]
+        ends = [f"{100 * share(splits[s]):7.1f}" if s in splits else f"{'-':>7}" for s in ("real", "shuffled")]
         lines.append(f"{measure:<{width}}  {cells[0]:>26}  {cells[1]:>26} {ends[0]}   {ends[1]}")
     return "\n".join(lines)

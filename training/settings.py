@@ -38,9 +38,7 @@ def load_settings(kind: type[Settings], path: str | Path, overrides: list[str]) 
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(
-            f"{path}: " + "; ".join(_sentence(kind, each) for each in error.errors())
-        ) from error
+        raise ConfigError(f"{path}: " + "; ".join(_sentence(kind, each) for each in error.errors())) from error
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -61,6 +59,4 @@ def _sentence(kind: type[BaseModel], problem: Any) -> str:
         return f"{place}: {problem['msg']} (got {problem['input']!r})"
     known = list(kind.model_fields)
     near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-    return f"{place} is no setting; " + (
-        f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-    )
+    return f"{place} is no setting; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")

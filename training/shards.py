@@ -118,9 +118,7 @@ class EncodedDataset(Sequence[list[dict[str, Any]]]):
         self.folder = Path(folder).expanduser()
         self.shards = [Shard(path) for path in sorted(self.folder.glob("shard-*.jsonl"))]
         if not self.shards:
-            raise CheckpointError(
-                f"{self.folder} holds no encoded documents; run python -m training.encode first"
-            )
+            raise CheckpointError(f"{self.folder} holds no encoded documents; run python -m training.encode first")
         self._ends = [sum(map(len, self.shards[: k + 1])) for k in range(len(self.shards))]
 
     def __len__(self) -> int:

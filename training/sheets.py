@@ -13,9 +13,7 @@ NUM_LINES = 4
 LETTERS_A_LINE = 24
 
 
-def contact_sheet(
-    pictures: Sequence[NDArray[np.uint8]], captions: Sequence[str], *, columns: int = 8
-) -> Image.Image:
+def contact_sheet(pictures: Sequence[NDArray[np.uint8]], captions: Sequence[str], *, columns: int = 8) -> Image.Image:
     """Lay pictures out in rows, enlarged, each above its caption.
 
     Args:

@@ -182,6 +182,4 @@ class FramePath(nn.Module):
         targets = dict(autoencoder.named_parameters())
         for name, value in self.named_parameters():
             target = targets[name]
-            (target[:, :, -1] if target.dim() == value.dim() + 1 and value.dim() == 4 else target).copy_(
-                value
-            )
+            (target[:, :, -1] if target.dim() == value.dim() + 1 and value.dim() == 4 else target).copy_(value)

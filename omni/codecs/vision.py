@@ -54,9 +54,7 @@ class CodecConfig:
         unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
         if unknown or "class_name" not in values:
             what = f"unknown key {sorted(unknown)[0]!r}" if unknown else "no class_name"
-            raise CheckpointError(
-                f"{path}: {what}; known keys are {[f.name for f in dataclasses.fields(cls)]}"
-            )
+            raise CheckpointError(f"{path}: {what}; known keys are {[f.name for f in dataclasses.fields(cls)]}")
         lists = {key: tuple(values[key]) for key in ("latents_mean", "latents_std") if values.get(key)}
         if values.get("rgb_map"):
             lists["rgb_map"] = tuple(tuple(row) for row in values["rgb_map"])
@@ -94,9 +92,7 @@ def _load_weights(autoencoder: nn.Module, folder: Path, sha256: str | None) -> N
 
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
-        raise CheckpointError(
-            f"{folder / WEIGHT_FILES[0]} is missing; restore it (only safetensors are read)"
-        )
+        raise CheckpointError(f"{folder / WEIGHT_FILES[0]} is missing; restore it (only safetensors are read)")
     data = path.read_bytes()
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise CheckpointError(f"{path} is damaged: its SHA-256 differs from {CONFIG_FILE}; restore the file")
@@ -105,9 +101,7 @@ def _load_weights(autoencoder: nn.Module, folder: Path, sha256: str | None) -> N
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged ({error}); restore the file") from error
     except RuntimeError as error:
-        raise CheckpointError(
-            f"{path} does not fit {folder / 'config.json'}: {error}; restore both"
-        ) from error
+        raise CheckpointError(f"{path} does not fit {folder / 'config.json'}: {error}; restore both") from error
 
 
 def _statistics(config: CodecConfig, own: Any, num_channels: int) -> tuple[Tensor, Tensor]:
@@ -157,9 +151,7 @@ class VisionCodec(nn.Module):
         if rgb_map.shape != (self.channels + 1, 3):
             raise CheckpointError(f"{CONFIG_FILE}: rgb_map needs {self.channels + 1} rows of 3; fit it again")
         self.register_buffer("rgb_map", rgb_map, persistent=False)
-        self.config = dataclasses.replace(
-            config, latents_mean=tuple(mean.tolist()), latents_std=tuple(std.tolist())
-        )
+        self.config = dataclasses.replace(config, latents_mean=tuple(mean.tolist()), latents_std=tuple(std.tolist()))
 
     @classmethod
     def from_folder(cls, path: str | Path) -> VisionCodec:
@@ -210,14 +202,10 @@ class VisionCodec(nn.Module):
         """
         if pixels.dim() != 5 or pixels.shape[-1] != 3 or pixels.dtype != torch.uint8:
             shape = list(pixels.shape)
-            raise InputError(
-                f"pixels are {pixels.dtype} {shape}; give uint8 [clips, frames, rows, columns, 3]"
-            )
+            raise InputError(f"pixels are {pixels.dtype} {shape}; give uint8 [clips, frames, rows, columns, 3]")
         if pixels.shape[2] % self.spatial_factor or pixels.shape[3] % self.spatial_factor:
             size = tuple(pixels.shape[2:4])
-            raise InputError(
-                f"picture size {size} must be a multiple of {self.spatial_factor}; resize it first"
-            )
+            raise InputError(f"picture size {size} must be a multiple of {self.spatial_factor}; resize it first")
         latents = self._compress(pixels.to(self.latents_mean.device).float() / 127.5 - 1.0)
         return (latents - self.latents_mean) / self.latents_std
 
@@ -247,9 +235,7 @@ class VisionCodec(nn.Module):
 
     def _check_latents(self, latents: Tensor) -> None:
         if latents.dim() != 5 or latents.shape[-1] != self.channels:
-            raise InputError(
-                f"latents are {list(latents.shape)}; give [clips, frames, rows, columns, {self.channels}]"
-            )
+            raise InputError(f"latents are {list(latents.shape)}; give [clips, frames, rows, columns, {self.channels}]")
 
     def _compress(self, pixels: Tensor) -> Tensor:  # [B, F, H, W, 3] -> [B, F', H', W', C]
         if self.frames is not None and pixels.shape[1] == 1:

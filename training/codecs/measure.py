@@ -80,8 +80,7 @@ def measure_names(trips: Iterable[RoundTrip]) -> dict[str, float]:
     named, kept, total = 0, 0, 0
     for trip in trips:
         truth = [
-            (thing.concept, box)
-            for thing, box in zip(trip.scene.things, boxes(trip.scene, *trip.size), strict=True)
+            (thing.concept, box) for thing, box in zip(trip.scene.things, boxes(trip.scene, *trip.size), strict=True)
         ]
         before, after = (
             [(found.concept, found.box) for found in judge.look(pixels).things]

@@ -21,9 +21,7 @@ __all__ = ["open_bank", "render_scenes"]
 CHUNK = 500
 
 
-def render_scenes(
-    first: int, count: int, *, size: tuple[int, int], split: Split, seed: int
-) -> NDArray[np.uint8]:
+def render_scenes(first: int, count: int, *, size: tuple[int, int], split: Split, seed: int) -> NDArray[np.uint8]:
     """Render scenes number first .. first + count - 1 of an endless list, [N, H, W, 3].
 
     Args:
@@ -46,9 +44,7 @@ def _fill(job: tuple[Path, int, int, tuple[int, int], int]) -> None:
     bank[first : first + count] = render_scenes(first, count, size=size, split="train", seed=seed)
 
 
-def open_bank(
-    folder: Path, *, size: tuple[int, int], count: int, seed: int, num_workers: int
-) -> NDArray[np.uint8]:
+def open_bank(folder: Path, *, size: tuple[int, int], count: int, seed: int, num_workers: int) -> NDArray[np.uint8]:
     """Open a bank of training scenes, [N, H, W, 3], and render it first where it is not there yet.
 
     Args:

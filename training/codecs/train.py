@@ -84,9 +84,7 @@ class CodecTrainer:
         ]
         self.step, self.elapsed_s = 0, 0.0
         self.banks = self._open_banks()
-        held_out = render_scenes(
-            0, NUM_VALIDATION, size=config.sizes[0][:2], split="validation", seed=config.seed
-        )
+        held_out = render_scenes(0, NUM_VALIDATION, size=config.sizes[0][:2], split="validation", seed=config.seed)
         self.held_out = _to_float(held_out)
 
     def _open_banks(self) -> list[NDArray[np.uint8]]:
@@ -146,9 +144,7 @@ class CodecTrainer:
         pictures = self.batch()
         scale = min(1.0, self.progress / max(self.config.warmup, 1e-9) + 0.01)
         scale *= 0.5 * (1.0 + math.cos(math.pi * self.progress))
-        for optimiser, lr in zip(
-            self.optimisers, (self.config.matrix_lr, self.config.vector_lr), strict=True
-        ):
+        for optimiser, lr in zip(self.optimisers, (self.config.matrix_lr, self.config.vector_lr), strict=True):
             optimiser.param_groups[0]["lr"] = lr * scale
         total, figures = self.loss(pictures)
         total.backward()
@@ -206,9 +202,7 @@ class CodecTrainer:
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
         except (RuntimeError, KeyError, EOFError) as error:
-            raise CheckpointError(
-                f"{path} does not fit this config ({error}); delete it to start again"
-            ) from error
+            raise CheckpointError(f"{path} does not fit this config ({error}); delete it to start again") from error
         for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]

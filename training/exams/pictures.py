@@ -121,9 +121,7 @@ def text_to_image(room: Room, count: int) -> tuple[list[Score], list[tuple[Pixel
     examples = [
         example
         for split in ("train", "test")
-        for example in room.examples(
-            "text_to_image", split, count // 2, want=lambda e: "thing" in e.truth["asked"]
-        )
+        for example in room.examples("text_to_image", split, count // 2, want=lambda e: "thing" in e.truth["asked"])
     ]
     drawn = draw(room, examples)
     prompts = [words_of(example.messages[0]) for example in examples]

@@ -50,9 +50,7 @@ class Room:
     seed: int = 0
     batch_size: int = 16
 
-    def examples(
-        self, task: str, split: Split, count: int, *, want: Callable[[Example], bool]
-    ) -> list[Example]:
+    def examples(self, task: str, split: Split, count: int, *, want: Callable[[Example], bool]) -> list[Example]:
         """Make fresh examples of a task: those that are wanted, in a fixed order."""
         found: list[Example] = []
         seed = FIRST_FRESH_SEED + self.seed * SEEDS_PER_RUN
@@ -80,9 +78,7 @@ class Room:
         """Pass pictures of any sizes through the codec."""
         passed: dict[int, Pixels] = {}
         for batch in self.batches([picture.shape for picture in pictures], label="codec"):
-            for number, picture in zip(
-                batch, self.round_trip(np.stack([pictures[n] for n in batch])), strict=True
-            ):
+            for number, picture in zip(batch, self.round_trip(np.stack([pictures[n] for n in batch])), strict=True):
                 passed[number] = picture
         return [passed[number] for number in range(len(pictures))]
 
@@ -122,8 +118,6 @@ def next_of_same(kinds: Sequence[Hashable]) -> list[int]:
     for number, kind in enumerate(kinds):
         groups.setdefault(kind, []).append(number)
     following = {
-        number: group[(place + 1) % len(group)]
-        for group in groups.values()
-        for place, number in enumerate(group)
+        number: group[(place + 1) % len(group)] for group in groups.values() for place, number in enumerate(group)
     }
     return [following[number] for number in range(len(kinds))]

@@ -80,14 +80,8 @@ def question(room: Room, count: int) -> tuple[list[Score], Shown]:
         keys = example.truth["scenes"][0].keys
         kinds = ((split_name(keys), texts[number]), ("real", one.answer), ("shuffled", texts[others[number]]))
         for name in ("question/answer", f"question/answer_{one.kind}"):
-            scores += [
-                Score(name, kind, keys, read_answer(one.kind, text) == one.fact)
-                for kind, text in kinds
-                if kind
-            ]
-    shown = [
-        (picture, f"{one.text} {text}") for picture, one, text in zip(pictures, asked, texts, strict=True)
-    ]
+            scores += [Score(name, kind, keys, read_answer(one.kind, text) == one.fact) for kind, text in kinds if kind]
+    shown = [(picture, f"{one.text} {text}") for picture, one, text in zip(pictures, asked, texts, strict=True)]
     return sorted(scores, key=lambda score: score.measure != "question/answer"), shown
 
 
@@ -117,9 +111,7 @@ def _taught_phrasings(room: Room, count: int) -> list[tuple[str, bool]]:
 def _draws(room: Room, texts: Sequence[str]) -> list[bool]:
     drew: dict[int, bool] = {}
     for batch in room.batches([""] * len(texts), label="modality"):
-        replies = room.candidate.generate(
-            [texts[n] for n in batch], seed=room.seeds(batch), steps=CHOICE_STEPS
-        )
+        replies = room.candidate.generate([texts[n] for n in batch], seed=room.seeds(batch), steps=CHOICE_STEPS)
         drew |= {number: bool(reply.images) for number, reply in zip(batch, replies, strict=True)}
     return collect(drew)
 
@@ -140,8 +132,6 @@ def modality(room: Room, count: int) -> tuple[list[Score], Shown]:
             scores.append(Score("modality/choice", "shuffled", pair, other == is_drawing))
             if split == "unseen":
                 scores.append(
-                    Score(
-                        f"modality/choice_{'image' if is_drawing else 'text'}", split, pair, one == is_drawing
-                    )
+                    Score(f"modality/choice_{'image' if is_drawing else 'text'}", split, pair, one == is_drawing)
                 )
     return scores, []

@@ -47,9 +47,7 @@ def weights_path(package: str = PACKAGE) -> Path:
     path = Path(spec.origin).parent / WEIGHTS_FILE
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != WEIGHTS_SHA256:
-        raise ConfigError(
-            f"{WEIGHTS_FILE.name} has the SHA-256 {found}, not {WEIGHTS_SHA256}: install {PACKAGE} 0.1.0"
-        )
+        raise ConfigError(f"{WEIGHTS_FILE.name} has the SHA-256 {found}, not {WEIGHTS_SHA256}: install {PACKAGE} 0.1.0")
     return path
 
 
@@ -115,9 +113,7 @@ class FeatureNetwork:
 
     def class_logits(self, pixels: Tensor) -> Tensor:
         """Return ImageNet's 1,000 logits [N, 1000], by which the written-down forward pass can be checked."""
-        return F.linear(
-            self.maps(pixels)[1].mean(dim=(2, 3)), self.weights["_fc.weight"], self.weights["_fc.bias"]
-        )
+        return F.linear(self.maps(pixels)[1].mean(dim=(2, 3)), self.weights["_fc.weight"], self.weights["_fc.bias"])
 
     def describe(self, pixels: Tensor) -> Tensor:
         """Describe pictures of any size by both maps, each averaged over places and of length one.

@@ -53,9 +53,7 @@ def square_cut_out(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.array(canvas)
 
 
-def cut_out(
-    pixels: NDArray[np.uint8], ground: NDArray[np.float32], box: tuple[int, int, int]
-) -> NDArray[np.uint8]:
+def cut_out(pixels: NDArray[np.uint8], ground: NDArray[np.float32], box: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Lift a thing off its ground: whatever in and around a box is not the ground.
 
     Args:
@@ -114,9 +112,7 @@ class IdentityJudge:
         return cosines.amax(dim=-1).numpy()
 
 
-def is_chosen(
-    similarities: NDArray[np.float32], concept: int, *, seed: str, num_choices: int = NUM_CHOICES
-) -> bool:
+def is_chosen(similarities: NDArray[np.float32], concept: int, *, seed: str, num_choices: int = NUM_CHOICES) -> bool:
     """Decide one multiple-choice question: is the concept more similar than the drawn alternatives?
 
     Args:

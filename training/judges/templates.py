@@ -81,9 +81,7 @@ class Found:
     @property
     def place(self) -> str:
         """The nearest of the world's places."""
-        return min(
-            PLACES, key=lambda name: (PLACES[name][0] - self.row) ** 2 + (PLACES[name][1] - self.column) ** 2
-        )
+        return min(PLACES, key=lambda name: (PLACES[name][0] - self.row) ** 2 + (PLACES[name][1] - self.column) ** 2)
 
     @property
     def size(self) -> str:
@@ -167,9 +165,7 @@ def sprite_gains(pictures: Tensor, ground: Tensor, bank: Tensor, *, stride: int)
     color, alpha = bank[:, :3], bank[:, 3:]
     is_plain = bool((ground == ground[..., :1, :1]).all())
     rest = pictures - ground
-    product = F.conv2d(
-        torch.cat([rest, -(rest * ground).sum(dim=1, keepdim=True)], dim=1), bank, stride=stride
-    )
+    product = F.conv2d(torch.cat([rest, -(rest * ground).sum(dim=1, keepdim=True)], dim=1), bank, stride=stride)
     # A plain ground gives the same energy everywhere: one place stands for all.
     window = ground[..., : bank.shape[-1], : bank.shape[-1]] if is_plain else ground
     squares = torch.cat([-2 * window, window.square().sum(dim=1, keepdim=True)], dim=1)
@@ -198,9 +194,7 @@ def clearest_things(gains: Tensor, side: int) -> list[tuple[float, int, int, int
             break
         top, left = int(tops[row]), int(lefts[column])
         picked.append((gain, int(sprites[row, column]), top, left))
-        common = (side - (tops - top).abs()).clamp(min=0)[:, None] * (side - (lefts - left).abs()).clamp(
-            min=0
-        )
+        common = (side - (tops - top).abs()).clamp(min=0)[:, None] * (side - (lefts - left).abs()).clamp(min=0)
         best = best.masked_fill(common > MAX_OVERLAP * side * side, -torch.inf)
     return picked
 
@@ -235,9 +229,7 @@ class TemplateJudge:
         window = ground[..., top : top + side, left : left + side]
         window.copy_(sprite[:3] + (1 - sprite[3]) * window)
 
-    def _refine(
-        self, picture: Tensor, ground: Tensor, bank: Tensor, *, top: int, left: int, extent: float
-    ) -> Found:
+    def _refine(self, picture: Tensor, ground: Tensor, bank: Tensor, *, top: int, left: int, extent: float) -> Found:
         """Try all sprites again at the places that the stride left out."""
         (height, width), side = picture.shape[-2:], bank.shape[-1]
         rows = slice(max(0, top - 1), min(height, top + side + 1))
@@ -254,9 +246,7 @@ class TemplateJudge:
         """Explain one picture, uint8 [H, W, 3], by a ground and by things that all have one size."""
         picture = pixels.astype(np.float32) / 255
         background, ground = find_ground(picture)
-        planes, ground_planes = (
-            torch.from_numpy(image).permute(2, 0, 1)[None] for image in (picture, ground)
-        )
+        planes, ground_planes = (torch.from_numpy(image).permute(2, 0, 1)[None] for image in (picture, ground))
         readings = [self._things(planes, ground_planes, extent) for extent in EXTENTS]
         price = PRICE_SHARE * float((planes - ground_planes).square().sum())
         best = max(readings, key=lambda things: sum(thing.gain - price for thing in things))

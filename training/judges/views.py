@@ -90,11 +90,7 @@ class PictureJudges:
                 owners.append(number)
         rows: list[list[NDArray[np.float32]]] = [[] for _ in pictures]
         if cut_outs:
-            for owner, row in zip(
-                owners, self.identity.similarities(np.stack(cut_outs), left_out), strict=True
-            ):
+            for owner, row in zip(owners, self.identity.similarities(np.stack(cut_outs), left_out), strict=True):
                 rows[owner].append(row)
         unseen = np.zeros((1, len(concepts())), np.float32)
-        return [
-            View(sight, np.stack(mine) if mine else unseen) for sight, mine in zip(sights, rows, strict=True)
-        ]
+        return [View(sight, np.stack(mine) if mine else unseen) for sight, mine in zip(sights, rows, strict=True)]

@@ -92,9 +92,7 @@ def _join(rng: random.Random, scene: Scene) -> Edit:
     old = scene.things[0].concept
     new = rng.choice([name for name in concepts() if name != old])
     relation = rng.choice(tuple(INVERSE))
-    pair = place_things(
-        rng, names=(new, old), style=scene.style, background=scene.background, relation=relation
-    )
+    pair = place_things(rng, names=(new, old), style=scene.style, background=scene.background, relation=relation)
     return replace(_add(rng, pair, 0), source=scene)
 
 
@@ -121,9 +119,7 @@ def _replace(rng: random.Random, scene: Scene) -> Edit:
     old = scene.things[index]
     new = rng.choice([name for name in concepts() if name not in {thing.concept for thing in scene.things}])
     things = tuple(replace(thing, concept=new) if thing is old else thing for thing in scene.things)
-    text = rng.choice(phrases("replace")).format(
-        n=_name(old), x=concepts()[new].one, z=concepts()[old.concept].one
-    )
+    text = rng.choice(phrases("replace")).format(n=_name(old), x=concepts()[new].one, z=concepts()[old.concept].one)
     return Edit("replace", scene, replace(scene, things=things), text, {"thing": new, "other": old.concept})
 
 
@@ -146,9 +142,7 @@ def _count(rng: random.Random, scene: Scene) -> Edit:
     concept = concepts()[scene.things[0].concept]
     wanted = rng.choice([count for count in COUNTS if count != len(scene.things)])
     fewer, more = sorted((len(scene.things), wanted))
-    full = place_things(
-        rng, names=(concept.name,), style=scene.style, background=scene.background, count=more
-    )
+    full = place_things(rng, names=(concept.name,), style=scene.style, background=scene.background, count=more)
     few = replace(full, things=tuple(rng.sample(full.things, fewer)))
     source, result = (few, full) if wanted == more else (full, few)
     frame = rng.choice(phrases("count"))
@@ -220,9 +214,7 @@ def edit_scene(rng: random.Random, scene: Scene, split: Split) -> Edit | None:
     return None
 
 
-def sample_edit(
-    rng: random.Random, split: Split = "train", operation: str | None = None, *, own: bool = False
-) -> Edit:
+def sample_edit(rng: random.Random, split: Split = "train", operation: str | None = None, *, own: bool = False) -> Edit:
     """Draw an edit whose combinations belong to `split`, as in sample_scene.
 
     Args:

@@ -63,9 +63,7 @@ def place_phrase(place: str, rng: random.Random | None = None) -> str:
         forms = ("in the {} corner", "at the {}", "in the {}")
         return (rng.choice(forms) if rng else forms[0]).format(place)
     preposition = "on" if place in ("left", "right") else "at"
-    return f"{preposition} the {place}" + (
-        rng.choice(("", "", " side")) if rng and preposition == "on" else ""
-    )
+    return f"{preposition} the {place}" + (rng.choice(("", "", " side")) if rng and preposition == "on" else "")
 
 
 def background_phrase(background: str, rng: random.Random | None = None) -> str:
@@ -139,9 +137,7 @@ def describe(
     style = ""
     if "style" in said and rng.random() < 0.5:
         said.remove("style")
-        style = rng.choice(("in {} style", "in a {} style", "in the {} style", "drawn in {} style")).format(
-            scene.style
-        )
+        style = rng.choice(("in {} style", "in a {} style", "in the {} style", "drawn in {} style")).format(scene.style)
     words = _both(scene, rng, said) if scene.relation else _noun(scene, rng, said)
     tail = [place_phrase(scene.place, rng)] if "place" in said and scene.place else []
     ground = background_phrase(scene.background, rng) if "background" in said else ""

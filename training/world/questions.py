@@ -113,9 +113,7 @@ def _present(rng: random.Random, scene: Scene) -> tuple[str, str, Fact]:
     here = {thing.concept for thing in scene.things}
     fact = rng.random() < 0.5
     asked = concepts()[
-        rng.choice(
-            [thing.concept for thing in scene.things] if fact else [n for n in concepts() if n not in here]
-        )
+        rng.choice([thing.concept for thing in scene.things] if fact else [n for n in concepts() if n not in here])
     ]
     frames = [
         frame

@@ -41,9 +41,7 @@ def _definition(rng: random.Random) -> Exchange:
 def _unknown(rng: random.Random) -> Exchange:
     word = rng.choice(phrases("unknown"))
     x = with_article(word)
-    frame = rng.choice(
-        [frame for frame in phrases("what_is") if "{s}" not in frame and "{group}" not in frame]
-    )
+    frame = rng.choice([frame for frame in phrases("what_is") if "{s}" not in frame and "{group}" not in frame])
     return Exchange("unknown", frame.format(x=x, n=word), phrases("unknown_reply")[0].format(x=x), word)
 
 
@@ -65,9 +63,7 @@ def talk(rng: random.Random) -> Exchange:
     else:
         answer = "I do not see a picture. Please give me one."
         exchange = Exchange("no_picture", rng.choice(phrases("no_picture")), answer)
-    mark = (
-        "?" if exchange.said.split()[0] in QUESTION_WORDS else "." if len(exchange.said.split()) > 1 else ""
-    )
+    mark = "?" if exchange.said.split()[0] in QUESTION_WORDS else "." if len(exchange.said.split()) > 1 else ""
     said = exchange.said if exchange.said[-1] in ".?!" else exchange.said + mark
     return Exchange(exchange.kind, vary(rng, said), exchange.answer, exchange.topic)
 

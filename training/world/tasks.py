@@ -71,9 +71,7 @@ def _wish(rng: random.Random, split: Split, layout: Layout | None = None) -> tup
     draw = rng.random()
     while True:
         scene = sample_scene(rng, None, layout=layout)
-        said = {
-            slot for slot in scene.slots if slot not in MENTION or draw < 0.3 or rng.random() < MENTION[slot]
-        }
+        said = {slot for slot in scene.slots if slot not in MENTION or draw < 0.3 or rng.random() < MENTION[slot]}
         if draw > 0.85 and layout == "single":
             said = {"thing"}
         said |= {focus} if focus else set()
@@ -214,16 +212,12 @@ def _talk_once(rng: random.Random, talk_: Talk, turns: list[tuple[str, Any]]) ->
 
 
 def _thank(rng: random.Random, talk_: Talk) -> None:
-    said, answers = rng.choice(
-        [pair for pair in exchanges() if {"thanks", "great", "bye", "yes"} & set(pair[0])]
-    )
+    said, answers = rng.choice([pair for pair in exchanges() if {"thanks", "great", "bye", "yes"} & set(pair[0])])
     talk_.say("user", vary(rng, rng.choice(said)))
     talk_.say("assistant", rng.choice(answers))
 
 
-def _draw_turn(
-    rng: random.Random, split: Split, talk_: Talk, turns: list[tuple[str, Any]], *, first: bool
-) -> Scene:
+def _draw_turn(rng: random.Random, split: Split, talk_: Talk, turns: list[tuple[str, Any]], *, first: bool) -> Scene:
     scene, said = _wish(rng, split)
     if first:
         talk_.shape = _shape(rng, scene)
@@ -235,9 +229,7 @@ def _draw_turn(
     return scene
 
 
-def _caption_turn(
-    rng: random.Random, scene: Scene, talk_: Talk, turns: list[tuple[str, Any]], *, show: bool
-) -> None:
+def _caption_turn(rng: random.Random, scene: Scene, talk_: Talk, turns: list[tuple[str, Any]], *, show: bool) -> None:
     text = vary(rng, rng.choice(phrases("caption")))
     talk_.say("user", *(_shown(rng, scene, text) if show else [text]))
     talk_.say("assistant", _captioned(rng, scene))
@@ -323,9 +315,7 @@ def corpus(num_lines: int, seed: int = 0) -> Iterator[str]:
     made = 0
     while made < num_lines:
         lines = (
-            [rng.choice(small_talk()[0])]
-            if rng.random() < 0.1
-            else [*TASKS[rng.choice(names)](rng, "train").texts()]
+            [rng.choice(small_talk()[0])] if rng.random() < 0.1 else [*TASKS[rng.choice(names)](rng, "train").texts()]
         )
         yield from lines[: num_lines - made]
         made += len(lines)
