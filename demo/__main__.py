@@ -34,10 +34,10 @@ def _serve(options: argparse.Namespace) -> None:
     page = build_page(host)
     try:
         page.launch(server_name=options.host, server_port=options.port, prevent_thread_lock=True, **launch_options())
-    except OSError as error:  # gradio's way to say that the port is taken
-        raise ConfigError(f"--port {options.port} cannot be used ({error}); choose another one.") from error
-    try:
         page.block_thread()
+    except OSError as error:  # gradio's way to say that a port is taken
+        port = "any port from 7860 on" if options.port is None else f"--port {options.port}"
+        raise ConfigError(f"cannot listen on {port} at {options.host}; choose another --port.") from error
     finally:
         host.close()
 

@@ -47,7 +47,7 @@ class Settings:
 
     seed: int | None = None
     steps: int = 24
-    guidance_scale: float = 4.0
+    guidance_scale: float = 3.0
     size: tuple[int, int] | None = None
 
 

@@ -7,7 +7,8 @@ config.json, model*.safetensors, omni.json (what goes with the weights), tokeniz
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from omni.errors import CheckpointError, ConfigError
 from omni.model import OmniModel
 from omni.text import TextTokenizer
 
-__all__ = ["Defaults", "check_manifest", "load_folder", "save_folder", "write_manifest"]
+__all__ = ["Defaults", "check_manifest", "find_folder", "load_folder", "save_folder", "write_manifest"]
 
 MANIFEST, SETTINGS, CONFIG = "manifest.json", "omni.json", "config.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZER, CODECS = "tokenizer", "codecs"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.md")
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,20 @@ class Defaults:
         steps: solver steps of a medium.
         guidance_scale: of text.
         max_block_tokens: latent tokens of the largest medium seen in training.
+        max_context_tokens: tokens of the longest conversation that is read.
     """
 
     steps: int = 24
     guidance_scale: float = 3.0
     max_block_tokens: int = 24
+    max_context_tokens: int = 8192
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            is_number = isinstance(value, (int, float) if field.name == "guidance_scale" else int)
+            if not is_number or isinstance(value, bool) or value < 0:
+                raise ConfigError(f"{field.name} is {value!r}; it should be a number, and not negative")
 
 
 def _digest(path: Path) -> str:
@@ -81,8 +94,43 @@ def check_manifest(folder: Path) -> None:
             raise CheckpointError(f"{path} is damaged: its SHA-256 is not the manifest's; restore the file")
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def find_folder(path_or_id: str | Path, *, files: Iterable[str]) -> Path:
+    """Return a folder, or a copy of one on the Hugging Face Hub.
+
+    Args:
+        path_or_id: a folder, or a name on the Hub.
+        files: patterns of the files wanted from the Hub.
+
+    Raises:
+        CheckpointError: there is neither.
+    """
+    folder = Path(path_or_id)
+    if folder.is_dir():
+        return folder
+    if folder.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path_or_id)):
+        raise CheckpointError(f"{folder} is no folder; give a model folder or the name of one on the Hub")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(path_or_id), allow_patterns=list(files)))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path_or_id} is no folder here, and the Hub does not give it ({_first_line(error)}); check the name"
+        ) from error
+
+
 def _load_config(folder: Path) -> OmniConfig:
     values = _read_json(folder / CONFIG)
+    family = values.get("model_type", OmniConfig.model_type)
+    if family != OmniConfig.model_type:
+        raise CheckpointError(
+            f"{folder / CONFIG}: model_type is {family!r}, not 'omni'; a language model can be built upon with "
+            "omni.llm.from_language_model"
+        )
     known = set(OmniConfig().to_dict()) | {"architectures", "dtype", "transformers_version", "num_text_ids"}
     for key in values:
         if key not in known:
@@ -91,60 +139,125 @@ def _load_config(folder: Path) -> OmniConfig:
             raise CheckpointError(f"{folder / CONFIG}: {key!r} is no setting of a model; {hint}")
     try:
         return OmniConfig(**values)
-    except (ConfigError, TypeError, ValueError, KeyError) as error:
+    except (ConfigError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{folder / CONFIG} describes no model: {error}; restore the file") from error
 
 
-def _load_model(folder: Path, dtype: torch.dtype) -> OmniModel:
-    from safetensors import SafetensorError
-
-    if not list(folder.glob("model*.safetensors")):
-        raise CheckpointError(f"{folder} has no model.safetensors; weights are read from safetensors alone")
+def _load_defaults(folder: Path) -> Defaults:
+    settings = _read_json(folder / SETTINGS)
+    unknown = set(settings) - {field.name for field in fields(Defaults)}
+    if unknown:
+        raise CheckpointError(f"{folder / SETTINGS}: {sorted(unknown)[0]!r} is no setting; restore the file")
     try:
-        model, info = OmniModel.from_pretrained(
-            folder, config=_load_config(folder), dtype=dtype, use_safetensors=True, output_loading_info=True
+        return Defaults(**settings)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / SETTINGS}: {error}") from error
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files of the weights: one, or the shards that an index names."""
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        shards = _read_json(folder / INDEX).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise CheckpointError(f"{folder / INDEX} has no weight_map; restore the file")
+        paths = [folder / name for name in sorted(set(map(str, shards.values())))]
+        for path in paths:
+            if not path.is_file():
+                raise CheckpointError(f"{path} is missing but {INDEX} names it; restore the file")
+        return paths
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        raise CheckpointError(
+            f"{folder} has {pickles[0]} but no {WEIGHTS}; pickles are never loaded: convert it to safetensors"
         )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{folder}: the weights cannot be loaded ({first}); restore the folder") from error
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if info[problem]:
-            name = sorted(map(str, info[problem]))[0]
+    raise CheckpointError(f"{folder / WEIGHTS} is missing; weights are read from safetensors alone: restore the file")
+
+
+def _stored_shapes(files: Iterable[Path]) -> dict[str, tuple[int, ...]]:
+    """Read the shape of every stored weight, from the files' headers."""
+    from safetensors import SafetensorError, safe_open
+
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path} is damaged ({_first_line(error)}); restore the file") from error
+    return shapes
+
+
+def _check_weights(folder: Path, config: OmniConfig) -> None:
+    """Compare names and shapes of the stored weights with those that the config makes.
+
+    transformers only prints such differences in a table, or fills what is missing with noise.
+    """
+    stored = _stored_shapes(_weight_files(folder))
+    with torch.device("meta"):
+        expected = {name: tuple(weight.shape) for name, weight in OmniModel(config).state_dict().items()}
+    if config.tie_word_embeddings:
+        stored.pop("lm_head.weight", None)
+        expected.pop("lm_head.weight")
+    for name in sorted(expected.keys() | stored.keys()):
+        if name not in stored:
+            raise CheckpointError(f"{folder}: the weights lack {name}, which {CONFIG} asks for; restore the folder")
+        if name not in expected:
+            raise CheckpointError(f"{folder}: the weights hold {name}, of which {CONFIG} knows nothing; restore it")
+        if stored[name] != expected[name]:
             raise CheckpointError(
-                f"{folder}: {problem.replace('_', ' ')}, {name} among them; the weights do not fit config.json"
+                f"{folder}: the weight {name} is {list(stored[name])}, but {CONFIG} makes it {list(expected[name])}; "
+                "restore the folder"
             )
-    return model
+
+
+def _load_model(folder: Path, dtype: torch.dtype) -> OmniModel:
+    config = _load_config(folder)
+    _check_weights(folder, config)
+    try:
+        return OmniModel.from_pretrained(folder, config=config, dtype=dtype, use_safetensors=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder}: the weights cannot be loaded ({_first_line(error)}); restore the folder"
+        ) from error
+
+
+def _load_codec(folder: Path, stream: str, channels: int) -> VisionCodec:
+    codec = VisionCodec.from_folder(folder / CODECS / stream)
+    if codec.channels != channels:
+        raise CheckpointError(
+            f"{folder / CODECS / stream} makes latents of {codec.channels} channels, the model reads {channels}; "
+            "they are from different models"
+        )
+    return codec
 
 
 def load_folder(
-    path: str | Path, *, dtype: torch.dtype = torch.float32
+    path_or_id: str | Path, *, dtype: torch.dtype = torch.float32
 ) -> tuple[OmniModel, TextTokenizer, dict[str, VisionCodec], Defaults]:
     """Load a model folder.
 
     Args:
-        path: the folder.
+        path_or_id: the folder, or the name of one on the Hugging Face Hub.
         dtype: of the weights in memory.
 
     Raises:
         CheckpointError: something is missing, damaged, or does not fit; the message names it.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no folder; give a model folder or the name of one on the Hub")
+    folder = find_folder(path_or_id, files=HUB_FILES)
     check_manifest(folder)
-    settings = _read_json(folder / SETTINGS)
-    unknown = set(settings) - {field.name for field in fields(Defaults)}
-    if unknown:
-        raise CheckpointError(f"{folder / SETTINGS}: {sorted(unknown)[0]!r} is no setting; restore the file")
     model = _load_model(folder, dtype).eval()
+    defaults = _load_defaults(folder)
     tokenizer = TextTokenizer.from_folder(folder / TOKENIZER)
     if tokenizer.num_text_ids != model.config.num_text_ids:
         raise CheckpointError(
             f"{folder}: the tokenizer has {tokenizer.num_text_ids} text ids, the model {model.config.num_text_ids}; "
             "they are from different models"
         )
-    codecs = {name: VisionCodec.from_folder(folder / CODECS / name) for name in model.config.streams}
-    return model, tokenizer, codecs, Defaults(**settings)
+    streams = model.config.streams.items()
+    codecs = {name: _load_codec(folder, name, stream["channels"]) for name, stream in streams}
+    return model, tokenizer, codecs, defaults
 
 
 def save_folder(
@@ -167,10 +280,18 @@ def save_folder(
         defaults: what the model was made for.
         dtype: of the weights on disk; the model's own where left out.
         card: text of README.md.
+
+    Raises:
+        CheckpointError: the folder cannot be made.
     """
     folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be made ({error.strerror}); choose another place") from error
     state = model.state_dict()
+    if model.config.tie_word_embeddings:
+        del state["lm_head.weight"]  # a cast copy would no longer be recognised as the same tensor
     if dtype is not None:
         state = {name: tensor.to(dtype) for name, tensor in state.items()}
     model.save_pretrained(folder, state_dict=state)

@@ -3,11 +3,14 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from omni.errors import OmniError
+
+if TYPE_CHECKING:
+    from omni.pipeline import Omni
 
 app = typer.Typer(
     add_completion=False,
@@ -19,6 +22,15 @@ app = typer.Typer(
 ModelOption = Annotated[str | None, typer.Option(help="model folder or Hub name; the shipped one if left out")]
 SeedOption = Annotated[int | None, typer.Option(help="the same seed gives the same answer")]
 StepsOption = Annotated[int | None, typer.Option(help="solver steps of a picture")]
+
+
+def _load(model: str | None) -> "Omni":
+    from transformers.utils.logging import disable_progress_bar
+
+    from omni.pipeline import Omni
+
+    disable_progress_bar()
+    return Omni.from_pretrained(model)
 
 
 def _given(**settings: Any) -> dict[str, Any]:
@@ -37,10 +49,12 @@ def chat(
 ) -> None:
     """Say something, print the answer, and save its pictures."""
     from omni.generate import MediaFinished, TextDelta
-    from omni.pipeline import Finished, Omni
+    from omni.parts import Image
+    from omni.pipeline import Finished
 
-    omni = Omni.from_pretrained(model)
-    content = [{"type": "image", "image": str(path)} for path in image or []] + [{"type": "text", "text": text}]
+    pictures = [{"type": "image", "image": Image.load(path)} for path in image or []]
+    omni = _load(model)
+    content = [*pictures, {"type": "text", "text": text}]
     settings = _given(steps=steps, guidance_scale=guidance_scale)
     for event in omni.stream({"role": "user", "content": content}, seed=seed, previews=False, **settings):
         if isinstance(event, TextDelta):
@@ -66,9 +80,7 @@ def generate(
     model: ModelOption = None,
 ) -> None:
     """Draw one picture of a given size."""
-    from omni.pipeline import Omni
-
-    picture = Omni.from_pretrained(model).image(prompt, size=(height, width), seed=seed, **_given(steps=steps))
+    picture = _load(model).image(prompt, size=(height, width), seed=seed, **_given(steps=steps))
     picture.save(out)
     typer.echo(f"{out} ({picture.width}x{picture.height}, seed {picture.metadata['seed']})")
 
@@ -76,9 +88,7 @@ def generate(
 @app.command()
 def inspect(model: Annotated[str | None, typer.Argument(help="model folder or Hub name")] = None) -> None:
     """Print what a model is; its files are checked on the way."""
-    from omni.pipeline import Omni
-
-    typer.echo(json.dumps(Omni.from_pretrained(model).describe(), indent=1))
+    typer.echo(json.dumps(_load(model).describe(), indent=1))
 
 
 def main() -> None:

@@ -12,6 +12,12 @@ __all__ = ["MODALITIES", "OmniConfig"]
 # A token's modality is its index here; the order is part of the checkpoint format.
 MODALITIES = ("text", "image", "video", "audio")
 
+# Their frequencies are fixed; those of "dynamic" and "longrope" change with the length of the text.
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+
+EXPERT_SIZES = ("width", "ffn_dim")
+STREAM_SIZES = ("channels", "patch_size", "base_tokens")
+
 DEFAULT_EXPERTS = {"text": {"width": 256, "ffn_dim": 768}, "vision": {"width": 256, "ffn_dim": 768}}
 DEFAULT_STREAMS = {"vision": {"channels": 16, "patch_size": 2, "expert": "vision", "base_tokens": 16}}
 
@@ -37,7 +43,8 @@ class OmniConfig(PreTrainedConfig):
         prediction: what the latent head predicts, "clean" or "velocity".
         hidden_act: of the gated feed-forward; "silu".
         norm_eps: of all RMSNorms.
-        rope_parameters: as in transformers, {"rope_type", "rope_theta", ...}.
+        rope_parameters: as in transformers, {"rope_type", "rope_theta", ...}; the types are "default", "linear",
+            "llama3" and "yarn".
         attention_bias: whether q, k and v have biases (Qwen2).
         qk_norm: whether queries and keys are normalised (Qwen3).
         tie_word_embeddings: whether the text head is the embedding.
@@ -94,15 +101,36 @@ class OmniConfig(PreTrainedConfig):
         self._check()
         super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
 
+    def _check_sizes(self) -> None:
+        names = ("num_text_ids", "num_control_ids", "num_layers", "num_heads", "num_kv_heads", "head_dim", "sigma_dim")
+        sizes = {name: getattr(self, name) for name in names}
+        groups = (("experts", self.experts, EXPERT_SIZES, ()), ("streams", self.streams, STREAM_SIZES, ("expert",)))
+        for group, given, keys, others in groups:
+            for name, values in given.items():
+                for key in values.keys() - {*keys, *others}:
+                    raise ConfigError(f"{group}.{name}.{key} is unknown; known are {', '.join((*keys, *others))}")
+                sizes |= {f"{group}.{name}.{key}": values.get(key) for key in keys}
+        for name, value in sizes.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{name} is {value!r}; give a whole number above 0")
+
     def _check(self) -> None:
+        self._check_sizes()
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(f"num_kv_heads is {self.num_kv_heads}; it must divide num_heads {self.num_heads}")
         if self.head_dim % 2:
             raise ConfigError(f"head_dim is {self.head_dim}; rotary positions need an even one")
+        if self.sigma_dim % 2:
+            raise ConfigError(f"sigma_dim is {self.sigma_dim}; it holds pairs of a sine and a cosine: make it even")
         if self.prediction not in ("clean", "velocity"):
             raise ConfigError(f"prediction is {self.prediction!r}; choose 'clean' or 'velocity'")
-        wanted = {"text_expert": self.text_expert}
-        wanted |= {f"streams.{name}.expert": stream["expert"] for name, stream in self.streams.items()}
+        if self.hidden_act != "silu":
+            raise ConfigError(f"hidden_act is {self.hidden_act!r}; the feed-forward is a SwiGLU: leave it at 'silu'")
+        rope_type = self.rope_parameters.get("rope_type", "default")
+        if rope_type not in ROPE_TYPES:
+            raise ConfigError(f"rope_parameters.rope_type is {rope_type!r}; choose one of {', '.join(ROPE_TYPES)}")
+        wanted: dict[str, Any] = {"text_expert": self.text_expert}
+        wanted |= {f"streams.{name}.expert": stream.get("expert") for name, stream in self.streams.items()}
         for field, expert in wanted.items():
             if expert not in self.experts:
                 raise ConfigError(f"{field} is {expert!r}; the experts are {', '.join(self.experts)}")
@@ -117,6 +145,24 @@ class OmniConfig(PreTrainedConfig):
     def vocab_size(self) -> int:
         """Return the number of ids, text and control together."""
         return self.num_text_ids + self.num_control_ids
+
+    # The names under which transformers' rotary functions look for sizes of ours.
+
+    @property
+    def hidden_size(self) -> int:
+        """Return the width of the text expert."""
+        return self.experts[self.text_expert]["width"]
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Return the number of query heads."""
+        return self.num_heads
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """Return the length of text to which scaled rotary positions are stretched; 0 where they are not scaled."""
+        scaling = self.rope_parameters
+        return int(scaling.get("original_max_position_embeddings", 0) * scaling.get("factor", 1))
 
     def token_dim(self, stream: str) -> int:
         """Return how many latent numbers a token of the stream holds."""

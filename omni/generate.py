@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omni.chat import HEADER_FIELDS, ChatTemplate, to_latents
+from omni.chat import HEADER_FIELDS, LARGEST_NUMBER, ChatTemplate, to_latents
 from omni.codecs.vision import VisionCodec
 from omni.config import MODALITIES
-from omni.errors import InputError
+from omni.errors import ConfigError
 from omni.flow import shift_for_tokens, sigma_schedule
 from omni.guidance import Branch, GuidanceConfig, GuidanceState, branches_needed, combine
 from omni.model import OmniModel
 from omni.parts import Image
 from omni.reader import Reader
 from omni.sequence import Medium, Segment, TextRun, drop_conditions
-from omni.solvers import trajectory
+from omni.solvers import SOLVERS, trajectory
 from omni.text import StreamDecoder, TextTokenizer
 
 __all__ = [
@@ -89,6 +89,9 @@ class GenerationSettings:
         max_block_tokens: latent tokens of one medium at most.
         shape: the only header numbers allowed, such as (rows, columns) of a picture; the model's choice where None.
         previews: whether to yield MediaPreview.
+
+    Raises:
+        ConfigError: a value is of the wrong kind or out of range.
     """
 
     steps: int = 24
@@ -103,10 +106,24 @@ class GenerationSettings:
     previews: bool = False
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or not 0 < self.top_p <= 1:
-            raise InputError(f"temperature {self.temperature}, top_p {self.top_p}: use 0 or more, and (0, 1]")
-        if self.max_new_tokens < 0 or self.max_media < 0:
-            raise InputError("max_new_tokens and max_media cannot be negative")
+        for name, least in (("steps", 1), ("max_new_tokens", 0), ("max_media", 0), ("max_block_tokens", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{name} is {value!r}; give a whole number from {least} on")
+        for name, is_legal, legal in (
+            ("temperature", lambda value: 0 <= value < math.inf, "0 or more"),
+            ("top_p", lambda value: 0 < value <= 1, "above 0 and at most 1"),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not is_legal(value):
+                raise ConfigError(f"{name} is {value!r}; give a number, {legal}")
+        shape = self.shape if self.shape is not None else (1, 1)
+        if len(shape) != 2 or not all(isinstance(number, int) and 1 <= number <= LARGEST_NUMBER for number in shape):
+            raise ConfigError(f"shape is {shape!r}; give (rows, columns) of a picture, each from 1 to {LARGEST_NUMBER}")
+        if self.solver not in SOLVERS:
+            raise ConfigError(f"solver is {self.solver!r}; choose one of {', '.join(SOLVERS)}")
+        if not isinstance(self.guidance, GuidanceConfig):
+            raise ConfigError(f"guidance is {self.guidance!r}; give a GuidanceConfig, or guidance_scale, a number")
 
 
 @dataclass(frozen=True)

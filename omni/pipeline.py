@@ -1,8 +1,10 @@
 """Omni: chat, draw, edit and caption with one object."""
 
+import difflib
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, overload
 
@@ -10,18 +12,18 @@ import numpy as np
 import torch
 from PIL import Image as PILImage
 
-from omni.chat import ChatTemplate, Turn, medium_from_latents, open_reply, to_document
+from omni.chat import LARGEST_NUMBER, ChatTemplate, Turn, medium_from_latents, open_reply, to_document
 from omni.checkpoint import Defaults, load_folder, save_folder
 from omni.codecs.vision import VisionCodec
 from omni.errors import ConfigError, InputError
 from omni.generate import Event, GenerationSettings, Generator, MediaFinished, Request, TextDelta
-from omni.guidance import GuidanceConfig
+from omni.guidance import GuidanceConfig, require_effect
 from omni.limits import Limits
 from omni.memory import keep_freed_memory
 from omni.messages import Message, message_to_dict, parse_messages
 from omni.model import OmniModel
 from omni.parts import Image, Part, Text
-from omni.sequence import Medium
+from omni.sequence import Medium, TextRun
 from omni.text import TextTokenizer
 
 __all__ = ["Finished", "Omni", "Reply"]
@@ -29,6 +31,11 @@ __all__ = ["Finished", "Omni", "Reply"]
 SHIPPED = Path(__file__).parent / "weights" / "nano"
 CAPTION_REQUEST = "Describe this picture."
 MAX_SEED = 2**31
+# Settings that say how messages are read, not how the answer is made.
+READING = ("allow_urls", "limits")
+
+# The modality and the shape of a picture that a reply consists of; None where the model chooses.
+Forced = tuple[str, tuple[int, ...]] | None
 
 
 @dataclass(frozen=True)
@@ -63,9 +70,15 @@ class Reply:
 
         Args:
             folder: made where it does not exist.
+
+        Raises:
+            InputError: it cannot be made.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"Cannot make the folder {folder} ({error.strerror}); choose another place.") from error
         lines = []
         for number, part in enumerate(self.parts, start=1):
             if isinstance(part, Text):
@@ -84,18 +97,27 @@ class Finished:
     reply: Reply
 
 
+def _device(name: str) -> torch.device:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device is {name!r}, which cannot be used here ({reason}); try 'cpu'") from error
+    return torch.device(name)
+
+
 def _fit(image: Image, *, step: int, max_tokens: int) -> np.ndarray:
     """Resize a picture to sides that are multiples of step, with at most max_tokens of them; uint8 [H, W, 3]."""
     height, width = image.height, image.width
     shrink = min(1.0, (max_tokens * step * step / (height * width)) ** 0.5)
-    rows, columns = max(1, round(height * shrink / step)), max(1, round(width * shrink / step))
-    while rows * columns > max_tokens:
-        rows, columns = (rows - 1, columns) if rows > columns else (rows, columns - 1)
-    rows, columns = max(1, min(rows, max_tokens)), max(1, min(columns, max_tokens))
+    rows, columns = round(height * shrink / step), round(width * shrink / step)
+    if rows * columns > max_tokens:  # rounded up; a little smaller keeps the proportions
+        rows, columns = int(height * shrink / step), int(width * shrink / step)
+    largest = min(max_tokens, LARGEST_NUMBER)
+    rows, columns = min(max(rows, 1), largest), min(max(columns, 1), largest)
     if (height, width) == (rows * step, columns * step):
         return image.pixels
-    resized = image.to_pil().resize((columns * step, rows * step), PILImage.Resampling.LANCZOS)
-    return np.asarray(resized)
+    return np.array(image.to_pil().resize((columns * step, rows * step), PILImage.Resampling.LANCZOS))
 
 
 class Omni:
@@ -135,15 +157,13 @@ class Omni:
 
         Raises:
             CheckpointError: the folder is incomplete or damaged.
+            ConfigError: the device is not there.
         """
         keep_freed_memory()
-        folder = SHIPPED if path is None else Path(path)
-        if path is not None and not folder.exists() and str(path).count("/") == 1:
-            from huggingface_hub import snapshot_download
-
-            folder = Path(snapshot_download(str(path), allow_patterns=["*.json", "*.safetensors", "*.model", "*.md"]))
-        model, tokenizer, codecs, defaults = load_folder(folder, dtype=dtype)
-        return cls(model.to(device), tokenizer, {name: codec.to(device) for name, codec in codecs.items()}, defaults)
+        place = _device(device)
+        model, tokenizer, codecs, defaults = load_folder(SHIPPED if path is None else path, dtype=dtype)
+        codecs = {name: codec.to(place) for name, codec in codecs.items()}
+        return cls(model.to(place), tokenizer, codecs, defaults)
 
     def save_pretrained(self, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write a self-contained model folder.
@@ -212,23 +232,23 @@ class Omni:
             should_stop: asked before every token and every step; a true answer ends the reply as it is.
             previews: whether to yield MediaPreview.
         """
-        seed = secrets.randbelow(MAX_SEED) if seed is None else seed
-        options, request_options = self._settings(settings | {"previews": previews})
-        requests = [self._request(messages, seed=seed, forced=None, **request_options)]
+        (number,) = _seeds(None if seed is None else [seed], 1)
+        options, reading = self._settings(settings | {"previews": previews})
+        requests = [self._request(messages, seed=number, forced=None, reading=reading, options=options)]
         parts: list[Part] = []
         for _, event in self._generator.run(requests, options, should_stop=should_stop):
             _collect(parts, event)
             yield event
-        yield Finished(Reply(tuple(parts), seed))
+        yield Finished(Reply(tuple(parts), number))
 
     def generate(
-        self, conversations: Sequence[Any], *, seed: Sequence[int] | None = None, **settings: Any
+        self, conversations: Sequence[Any], *, seed: Sequence[int] | int | None = None, **settings: Any
     ) -> list[Reply]:
         """Answer many conversations in one batch; each as it would be answered alone.
 
         Args:
             conversations: what chat takes, several times.
-            seed: one for each.
+            seed: one for each, or the first of as many consecutive ones.
             settings: as in chat.
         """
         return self._run(conversations, seed=seed, forced=None, settings=settings)
@@ -237,20 +257,17 @@ class Omni:
         self,
         conversations: Sequence[Any],
         *,
-        seed: Sequence[int] | None,
-        forced: Sequence[tuple[str, tuple[int, ...]] | None] | None,
-        settings: dict[str, Any],
+        seed: Any,
+        forced: Sequence[Forced] | None,
+        settings: Mapping[str, Any],
     ) -> list[Reply]:
-        if isinstance(conversations, (str, dict)):
+        if not _is_list(conversations):
             raise InputError("generate takes a list of conversations; use chat for a single one")
-        seeds = [secrets.randbelow(MAX_SEED) for _ in conversations] if seed is None else list(seed)
-        if len(seeds) != len(conversations):
-            raise InputError(f"{len(conversations)} conversations need as many seeds, not {len(seeds)}")
-        shapes = forced or [None] * len(conversations)
-        options, request_options = self._settings(settings)
+        seeds = _seeds(seed, len(conversations))
+        options, reading = self._settings(settings)
         requests = [
-            self._request(messages, seed=one, forced=shape, **request_options)
-            for messages, one, shape in zip(conversations, seeds, shapes, strict=True)
+            self._request(messages, seed=one, forced=shape, reading=reading, options=options)
+            for messages, one, shape in zip(conversations, seeds, forced or [None] * len(seeds), strict=True)
         ]
         parts: list[list[Part]] = [[] for _ in requests]
         for number, event in self._generator.run(requests, options) if requests else ():
@@ -271,10 +288,12 @@ class Omni:
         Args:
             prompt: what to draw.
             size: (height, width) in pixels, multiples of 16.
-            seed: a number, or one for each prompt.
+            seed: one for each prompt, or the first of as many consecutive ones.
             settings: as in chat.
         """
-        return self._forced([[_user(Text(p))] for p in _as_list(prompt)], prompt, size, seed, settings)
+        turns = [[_user(Text(one))] for one in _as_list(prompt)]
+        images = self._forced(turns, [self._shape(size)] * len(turns), seed, settings)
+        return images if _is_list(prompt) else images[0]
 
     def edit(self, image: Any, instruction: Any, *, seed: Any = None, **settings: Any) -> Any:
         """Change a picture, or each of a list by its own instruction; the result has the picture's shape.
@@ -284,12 +303,14 @@ class Omni:
             instruction: what to change, or as many.
             seed, settings: as in image.
         """
-        images = [Image.load(one) for one in _as_list(image)]
+        images = self._load(image, settings)
         wishes = _as_list(instruction)
         if len(images) != len(wishes):
             raise InputError(f"{len(images)} pictures need as many instructions, not {len(wishes)}")
         turns = [[_user(one, Text(wish))] for one, wish in zip(images, wishes, strict=True)]
-        return self._forced(turns, image, [self._fitted(one).shape[:2] for one in images], seed, settings)
+        shapes = [self._shape(self._fitted(one).shape[:2]) for one in images]
+        edited = self._forced(turns, shapes, seed, settings)
+        return edited if _is_list(image) else edited[0]
 
     def caption(self, image: Any, *, seed: Any = None, **settings: Any) -> Any:
         """Describe a picture in words, or each of a list.
@@ -298,70 +319,79 @@ class Omni:
             image: anything Image.load takes, or a list.
             seed, settings: as in image.
         """
-        turns = [[_user(Image.load(one), Text(CAPTION_REQUEST))] for one in _as_list(image)]
-        seeds = _seeds(seed, len(turns))
-        replies = self._run(turns, seed=seeds, forced=None, settings={"max_media": 0} | settings)
-        return [r.text.strip() for r in replies] if _is_list(image) else replies[0].text.strip()
+        turns = [[_user(one, Text(CAPTION_REQUEST))] for one in self._load(image, settings)]
+        replies = self._run(turns, seed=seed, forced=None, settings={"max_media": 0} | settings)
+        captions = [reply.text.strip() for reply in replies]
+        return captions if _is_list(image) else captions[0]
 
-    def _forced(self, turns: list[Any], asked: Any, size: Any, seed: Any, settings: dict[str, Any]) -> Any:
-        sizes = size if isinstance(size, list) else [size] * len(turns)
-        shapes = [("image", self._shape(one)) for one in sizes]
-        replies = self._run(turns, seed=_seeds(seed, len(turns)), forced=shapes, settings=settings)
-        images = [
-            replace(r.images[0], metadata={"prompt": t[0].text, "seed": r.seed})
-            for r, t in zip(replies, turns, strict=True)
+    def _load(self, image: Any, settings: Mapping[str, Any]) -> list[Image]:
+        _, reading = self._settings(settings)
+        return [Image.load(one, **reading) for one in _as_list(image)]
+
+    def _forced(self, turns: list[Any], shapes: list[Any], seed: Any, settings: Mapping[str, Any]) -> list[Image]:
+        """Draw one picture of a given shape, in tokens, for each conversation."""
+        if "shape" in settings or "size" in settings:
+            raise ConfigError("the size of the picture is settled already; leave out shape and size")
+        forced = [("image", shape) for shape in shapes]
+        replies = self._run(turns, seed=seed, forced=forced, settings=settings)
+        return [
+            replace(reply.images[0], metadata={"prompt": turn[0].text, "seed": reply.seed})
+            for reply, turn in zip(replies, turns, strict=True)
         ]
-        return images if _is_list(asked) else images[0]
 
     # From messages to requests.
 
-    def _settings(self, given: dict[str, Any]) -> tuple[GenerationSettings, dict[str, Any]]:
+    def _settings(self, given: Mapping[str, Any]) -> tuple[GenerationSettings, dict[str, Any]]:
         """Split the caller's settings into those of generation and those of reading the messages."""
-        given = dict(given)
-        reading = {name: given.pop(name) for name in ("allow_urls", "limits") if name in given}
-        if "guidance_scale" in given and "guidance" in given:
-            raise ConfigError("guidance and guidance_scale both set the scale; give one of them")
-        scale = given.pop("guidance_scale", self.defaults.guidance_scale)
-        if given.get("size") is not None:
-            given["shape"] = self._shape(given["size"])
-        given.pop("size", None)
-        defaults = {
-            "steps": self.defaults.steps,
-            "max_block_tokens": self.defaults.max_block_tokens,
-            "guidance": GuidanceConfig(scale=scale),
-        }
-        known = set(GenerationSettings.__dataclass_fields__)
+        known = {*GenerationSettings.__dataclass_fields__, "guidance_scale", "size", *READING}
         for name in given:
             if name not in known:
-                raise ConfigError(
-                    f"{name!r} is no setting; known are {', '.join(sorted(known | {'guidance_scale', 'size'}))}"
-                )
-        return GenerationSettings(**(defaults | given)), reading
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+                raise ConfigError(f"{name!r} is no setting; {hint}")
+        for one, other in (("guidance", "guidance_scale"), ("shape", "size")):
+            if given.get(one) is not None and given.get(other) is not None:
+                raise ConfigError(f"{one} and {other} both set the same thing; give one of them")
+        if not isinstance(given.get("limits"), Limits | None):
+            raise ConfigError(f"limits is {given['limits']!r}; give an omni.limits.Limits")
+        settings: dict[str, Any] = {"steps": self.defaults.steps, "max_block_tokens": self.defaults.max_block_tokens}
+        settings |= {name: value for name, value in given.items() if name in GenerationSettings.__dataclass_fields__}
+        if "guidance" not in given:
+            settings["guidance"] = _guidance(given.get("guidance_scale", self.defaults.guidance_scale))
+        if given.get("size") is not None:
+            settings["shape"] = self._shape(given["size"])
+        return GenerationSettings(**settings), {name: given[name] for name in READING if name in given}
 
     def _request(
         self,
         messages: Any,
         *,
         seed: int,
-        forced: tuple[str, tuple[int, ...]] | None,
-        allow_urls: bool = False,
-        limits: Limits | None = None,
+        forced: Forced,
+        reading: Mapping[str, Any],
+        options: GenerationSettings,
     ) -> Request:
-        is_parsed = isinstance(messages, list) and all(isinstance(m, Message) for m in messages) and messages
-        parsed = messages if is_parsed else parse_messages(messages, limits=limits, allow_urls=allow_urls)
+        parsed = parse_messages(messages, **reading)
         if parsed[-1].role != "user":
             raise InputError(f"the last message is the {parsed[-1].role}'s; end with a user message to be answered")
         turns = [Turn(m.role, tuple(self._item(part) for part in m.parts)) for m in parsed]
         document = to_document(turns, tokenizer=self.tokenizer, template=self.template)
-        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            raise InputError(f"seed is {seed!r}; give a whole number from 0 on")
+        num_tokens = sum(len(part.ids) if isinstance(part, TextRun) else part.num_tokens for part in document)
+        if num_tokens > self.defaults.max_context_tokens:
+            raise InputError(
+                f"The conversation has {num_tokens} tokens; this model reads {self.defaults.max_context_tokens}: "
+                "shorten it, or start a new one."
+            )
+        is_drawn_again = forced is None and options.max_media > 1
+        has_media = is_drawn_again or any(isinstance(segment, Medium) for segment in document)
+        require_effect(options.guidance, has_media=has_media)
         return Request(open_reply(document, self.template), seed, forced)
 
     def _item(self, part: Part) -> str | Medium:
         if isinstance(part, Text):
             return part.text
         stream, patch_size, codec = self._vision()
-        pixels = torch.from_numpy(np.ascontiguousarray(self._fitted(part)))
+        pixels = torch.tensor(self._fitted(part))
         latents = codec.encode(pixels[None, None])[0]
         return medium_from_latents(latents, template=self.template, modality="image", patch_size=patch_size)
 
@@ -381,15 +411,17 @@ class Omni:
     def _shape(self, size: Any) -> tuple[int, int]:
         """Return a picture size in pixels as rows and columns of tokens."""
         side = self._token_side()
+        if not _is_list(size) or len(size) != 2 or not all(isinstance(length, int) for length in size):
+            raise ConfigError(f"size is {size!r}; give (height, width) in pixels, such as (64, 64)")
         height, width = size
         largest = self.defaults.max_block_tokens
         if height % side or width % side or height < side or width < side:
-            raise InputError(
+            raise ConfigError(
                 f"size {height}x{width} is not a multiple of {side}; try {max(1, height // side) * side}"
                 f"x{max(1, width // side) * side}"
             )
         if height * width > largest * side * side:
-            raise InputError(
+            raise ConfigError(
                 f"size {height}x{width} is more than this model draws ({largest} squares of {side}x{side} pixels); "
                 "choose a smaller one"
             )
@@ -433,8 +465,22 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if _is_list(value) else [value]
 
 
-def _seeds(seed: Any, count: int) -> list[int] | None:
-    """Return a seed for each of several results; one number counts up."""
-    if seed is None or _is_list(seed):
-        return seed
-    return [seed + number for number in range(count)]
+def _guidance(scale: Any) -> GuidanceConfig:
+    if not isinstance(scale, (int, float)) or isinstance(scale, bool):
+        raise ConfigError(f"guidance_scale is {scale!r}; give a number, 1 for none")
+    return GuidanceConfig(scale=scale)
+
+
+def _seeds(seed: Any, count: int) -> list[int]:
+    """Return a seed for each of several results; one number counts up, and none draws."""
+    if seed is None:
+        return [secrets.randbelow(MAX_SEED) for _ in range(count)]
+    seeds = list(seed) if _is_list(seed) else [seed]
+    for one in seeds:
+        if not isinstance(one, Integral) or isinstance(one, bool) or one < 0:
+            raise ConfigError(f"seed is {one!r}; give a whole number from 0 on")
+    if not _is_list(seed):
+        return [int(seed) + number for number in range(count)]
+    if len(seeds) != count:
+        raise InputError(f"{count} results need as many seeds, not {len(seeds)}; give one number to count up from")
+    return [int(one) for one in seeds]

@@ -2,7 +2,8 @@
 
     python scripts/train_tokenizer.py [--out tokenizers/text/nano] [--vocab-size 2048] [--lines 40000]
 
-The same arguments give the same bytes.
+The same arguments give the same bytes while the sentences of the world stay as they are. A model is tied to
+the ids of its tokenizer: train it anew after this.
 """
 
 import argparse

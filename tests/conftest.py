@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from omni.checkpoint import Defaults
 from omni.codecs.vision import CodecConfig, VisionCodec
 from omni.config import OmniConfig
 from omni.model import OmniModel
@@ -77,6 +78,15 @@ def codec() -> VisionCodec:
 @pytest.fixture(scope="session")
 def omni(model: OmniModel, tokenizer: TextTokenizer, codec: VisionCodec) -> Omni:
     return Omni(model, tokenizer, {"vision": codec})
+
+
+@pytest.fixture(scope="session")
+def small(tokenizer: TextTokenizer, codec: VisionCodec) -> Omni:
+    """A model with an expert for each modality, for tests that need not run on both kinds."""
+    num_control = tokenizer.vocab_size - tokenizer.num_text_ids
+    config = OmniConfig(num_text_ids=tokenizer.num_text_ids, num_control_ids=num_control, **SIZES, **EXPERTS)
+    torch.manual_seed(0)
+    return Omni(randomise(OmniModel(config)), tokenizer, {"vision": codec}, Defaults(steps=3, max_block_tokens=16))
 
 
 @pytest.fixture

@@ -214,9 +214,9 @@ def test_position_of_a_cached_row_equals_that_of_the_document(config, model):
 
 @pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"top_p": 0.0}, {"max_media": -1}])
 def test_impossible_settings_are_refused(wrong):
-    from omni.errors import InputError
+    from omni.errors import ConfigError
 
-    with pytest.raises(InputError):
+    with pytest.raises(ConfigError):
         GenerationSettings(**wrong)
 
 

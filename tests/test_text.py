@@ -129,9 +129,8 @@ def test_decode_gives_any_text_back(tokenizer, text):
     assert tokenizer.decode(ids) == text
 
 
-def test_decode_gives_every_code_point_back(tokenizer):
-    step = 1 if tokenizer.num_text_ids > 2_000 else 7
-    text = "".join(map(chr, range(0, 0x110000, step)))
+def test_decode_gives_code_points_of_every_block_back(tokenizer):
+    text = "".join(map(chr, range(0, 0x110000, 11)))
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 

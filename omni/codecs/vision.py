@@ -86,6 +86,22 @@ def _autoencoder_class(config: CodecConfig, path: Path) -> Any:
     return getattr(diffusers.models, config.class_name)
 
 
+def _fold(value: Tensor) -> Tensor:
+    """Leave out the temporal slices of a causal kernel that are zero, as they are until video is trained."""
+    return value[:, :, -1] if value.dim() == 5 and not value[:, :, :-1].any() else value
+
+
+def _unfold(stored: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `_fold`, in float32."""
+    state = {}
+    for name, value in stored.items():
+        if name in expected and expected[name].dim() == 5 and value.dim() == 4:
+            shape = expected[name].shape
+            value = torch.cat([value.new_zeros(*shape[:2], shape[2] - 1, *shape[3:]), value[:, :, None]], dim=2)
+        state[name] = value.float()
+    return state
+
+
 def _load_weights(autoencoder: nn.Module, folder: Path, sha256: str | None) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -97,11 +113,12 @@ def _load_weights(autoencoder: nn.Module, folder: Path, sha256: str | None) -> N
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise CheckpointError(f"{path} is damaged: its SHA-256 differs from {CONFIG_FILE}; restore the file")
     try:
-        autoencoder.load_state_dict({name: value.float() for name, value in load(data).items()})
+        autoencoder.load_state_dict(_unfold(load(data), autoencoder.state_dict()))
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged ({error}); restore the file") from error
-    except RuntimeError as error:
-        raise CheckpointError(f"{path} does not fit {folder / 'config.json'}: {error}; restore both") from error
+    except RuntimeError as error:  # a heading, then a line for each weight that differs
+        first = " ".join(str(error).split("\n")[1:2]).strip() or str(error)
+        raise CheckpointError(f"{path} does not fit {folder / 'config.json'}: {first}; restore both") from error
 
 
 def _statistics(config: CodecConfig, own: Any, num_channels: int) -> tuple[Tensor, Tensor]:
@@ -179,7 +196,8 @@ class VisionCodec(nn.Module):
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         dtype = cast(torch.dtype, getattr(torch, self.config.stored_dtype))
-        state = {k: v.to("cpu", dtype).contiguous() for k, v in self.autoencoder.state_dict().items()}
+        weights = self.autoencoder.state_dict().items()
+        state = {name: _fold(value).to("cpu", dtype).contiguous() for name, value in weights}
         data = save(state)
         (folder / WEIGHT_FILES[0]).write_bytes(data)
         config = dataclasses.replace(self.config, sha256=hashlib.sha256(data).hexdigest())

@@ -59,7 +59,6 @@ def driver(chromium, tmp_path_factory) -> Iterator:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromium[1]))
-    browser.set_window_size(1280, 800)
     yield browser
     browser.quit()
 

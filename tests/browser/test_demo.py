@@ -1,0 +1,259 @@
+"""A person at the demo, in a real Chromium: types, uploads, stops, retries, reloads, clears, and sees what comes back.
+
+The tests share one page and run in order, as a person would go on; each begins from a cleared chat.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+WAIT_S = 120  # a busy machine with two cores
+BOX = "#box textarea"
+PICTURES = "#chat .bot img"
+DRAW = "Draw a fox on a red background."
+
+
+class Page:
+    """The demo as a person sees it."""
+
+    desktop = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+
+    def __init__(self, driver, url: str, screenshots: Path) -> None:
+        self.driver = driver
+        self.url = url
+        self.screenshots = screenshots
+
+    def open(self) -> None:
+        self.driver.get(self.url)
+        self.wait(lambda: self.find(BOX) and self.find("#status span.idle"), "the page")
+
+    def hold(self, metrics: dict) -> None:
+        """Look at the page on a screen of this size."""
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def find(self, css: str) -> list:
+        return self.driver.find_elements("css selector", css)
+
+    def wait(self, condition, what: str, timeout_s: float = WAIT_S):
+        """Return the condition's value as soon as it is true."""
+        from selenium.common.exceptions import StaleElementReferenceException
+
+        end_s = time.monotonic() + timeout_s
+        while time.monotonic() < end_s:
+            try:
+                if value := condition():
+                    return value
+            except StaleElementReferenceException:  # drawn anew meanwhile
+                pass
+            time.sleep(0.05)
+        self.shoot("failed")
+        raise AssertionError(f"waited {timeout_s} s for {what}; status: {self.status()!r}; chat: {self.said()!r}")
+
+    def type(self, text: str) -> None:
+        self.find(BOX)[0].send_keys(text)
+
+    def typed(self) -> str:
+        return self.find(BOX)[0].get_property("value")
+
+    def send(self) -> None:
+        """Press the button, and wait for the answer to begin or the message to be refused."""
+        before = self.said()
+        self.find("#box [data-testid=submit-button]")[0].click()
+        self.wait(lambda: self.said() != before, "the message in the chat")
+
+    def wait_for_answer(self) -> None:
+        self.wait(lambda: self.find("#status span.idle") and self.find("#chat .bot"), "the answer's end")
+
+    def upload(self, path: Path) -> None:
+        self.find("#box input[type=file]")[0].send_keys(str(path))
+
+    def drop_files(self) -> None:
+        self.wait(lambda: not [button.click() for button in self.find("#box .delete-button")], "an empty text box")
+
+    def said(self) -> str:
+        return self.find("#chat")[0].text
+
+    def status(self) -> str:
+        return self.find("#status")[0].text
+
+    def press(self, button: str) -> None:
+        self.find(f"#{button}")[0].click()
+
+    def clear(self) -> None:
+        self.press("clear")
+        self.wait(lambda: not self.find("#chat .message"), "an empty chat")
+
+    def picture_bytes(self) -> bytes:
+        """The last picture of the answer, fetched as the browser fetches it."""
+        from urllib.request import urlopen
+
+        with urlopen(self.find(PICTURES)[-1].get_attribute("src"), timeout=30) as response:
+            return response.read()
+
+    def shoot(self, name: str) -> None:
+        self.driver.save_screenshot(str(self.screenshots / f"{name}.png"))
+
+
+@pytest.fixture(scope="module")
+def opened(driver, demo_url, screenshots) -> Page:
+    page = Page(driver, demo_url, screenshots)
+    page.hold(Page.desktop)
+    page.open()
+    return page
+
+
+@pytest.fixture
+def page(opened) -> Page:
+    opened.clear()
+    opened.drop_files()
+    opened.find(BOX)[0].clear()
+    return opened
+
+
+def test_page_asks_nobody_else(opened):
+    urls = set()
+    for entry in opened.driver.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            urls.add(message["params"]["request"]["url"])
+    foreign = {url for url in urls if url.startswith(("http", "ws")) and not url.startswith(opened.url)}
+    assert opened.url + "/" in urls and not foreign
+    opened.shoot("desktop-empty")
+
+
+def test_picture_comes_back_through_its_steps(page):
+    page.type(DRAW)
+    page.send()
+    assert page.typed() == ""
+    page.type("Another")
+    page.wait(lambda: page.find("#chat .bot img[src*=preview]"), "a preview")
+    page.shoot("desktop-preview")
+    page.wait_for_answer()
+    assert page.typed() == "Another"  # what is typed meanwhile stays
+    [picture] = page.find(PICTURES)
+    page.wait(lambda: picture.get_property("naturalWidth") >= 16, "the picture")
+    assert "seed" in page.status()
+    page.shoot("desktop-picture")
+
+
+def test_example_is_answered_at_one_click(page):
+    page.wait(lambda: page.find("#chat .example"), "the examples")[0].click()
+    page.wait_for_answer()
+
+
+def test_upload_is_shown_and_asked_about(page, tmp_path):
+    path = tmp_path / "green.png"
+    PILImage.fromarray(np.full((80, 80, 3), (40, 160, 60), np.uint8)).save(path)
+    page.upload(path)
+    page.wait(lambda: page.find("#box .thumbnail-item"), "the upload")
+    page.type("What is the background?")
+    page.send()
+    page.wait_for_answer()
+    assert len(page.find("#chat .user img")) == 1
+    page.shoot("desktop-upload")
+
+
+def test_bad_upload_is_one_sentence_and_nothing_is_lost(page, tmp_path):
+    path = tmp_path / "broken.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    page.upload(path)
+    page.wait(lambda: page.find("#box .thumbnail-item"), "the upload")
+    page.type("What is this?")
+    page.send()
+    assert "broken.png" in page.said()
+    assert page.typed() == "What is this?" and page.find("#box .thumbnail-item")
+    page.shoot("desktop-bad-upload")
+    page.drop_files()
+    page.send()
+    page.wait_for_answer()
+    assert "broken.png" not in page.said()
+
+
+def test_stop_ends_a_picture(page):
+    page.driver.execute_script("document.querySelector('#steps input[type=number]').focus()")
+    steps = page.find("#steps input[type=number]")[0]
+    page.driver.execute_script("arguments[0].select()", steps)
+    steps.send_keys("100\t")
+    page.type(DRAW)
+    page.send()
+    page.wait(lambda: "step" in page.status(), "the first steps")
+    page.wait(lambda: page.find("#box .stop-button"), "the stop button")[0].click()
+    page.wait(lambda: page.status().startswith("Stopped"), "the end", timeout_s=20)
+    assert not page.find(PICTURES)
+    page.shoot("desktop-stopped")
+    page.driver.execute_script("arguments[0].select()", steps)
+    steps.send_keys("24\t")
+
+
+def test_retry_with_the_last_seed_draws_the_same_picture(page):
+    page.type(DRAW)
+    page.send()
+    page.wait_for_answer()
+    first, source = page.picture_bytes(), page.find(PICTURES)[-1].get_attribute("src")
+    page.press("reuse")
+    page.wait(lambda: not page.find("#new-seed input")[0].is_selected(), "the seed to be kept")
+    page.press("retry")
+    page.wait(lambda: page.find(PICTURES) and page.find(PICTURES)[-1].get_attribute("src") != source, "another picture")
+    page.wait_for_answer()
+    assert page.picture_bytes() == first
+    page.find("#new-seed input")[0].click()
+
+
+def test_picture_dropped_back_restores_its_settings(page, tmp_path):
+    page.type(DRAW)
+    page.send()
+    page.wait_for_answer()
+    seed = page.status().split()[1].strip(",")
+    path = tmp_path / "mine.png"
+    path.write_bytes(page.picture_bytes())
+    page.find("#made input[type=file]")[0].send_keys(str(path))
+    page.wait(lambda: page.typed() == DRAW, "the prompt")
+    assert page.find("#seed input")[0].get_property("value") == seed
+    assert not page.find("#new-seed input")[0].is_selected()
+    page.find("#new-seed input")[0].click()
+
+
+def test_conversation_survives_a_reload(page):
+    page.type("Hello!")
+    page.send()
+    page.wait_for_answer()
+    before = page.said()
+    page.open()
+    page.wait(lambda: page.said() == before, "the same chat")
+
+
+def test_browser_has_logged_no_errors(opened):
+    severe = [entry["message"] for entry in opened.driver.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not severe
+
+
+def test_reload_in_the_middle_follows_the_answer_to_its_end(page):
+    page.type(DRAW)
+    page.send()
+    page.wait(lambda: "step" in page.status(), "the first steps")
+    page.driver.refresh()
+    page.wait(lambda: page.find(PICTURES) and page.find("#status span.idle"), "the picture after the reload")
+    assert "preview" not in page.find(PICTURES)[-1].get_attribute("src")
+
+
+def test_phone_shows_chat_and_box_without_scrolling_sideways(page):
+    page.hold(Page.phone)
+    try:
+        page.open()
+        page.shoot("phone-empty")
+        page.type(DRAW)
+        page.send()
+        page.wait_for_answer()
+        page.shoot("phone-picture")
+        assert page.driver.execute_script("return document.documentElement.scrollWidth") <= 390
+        bottom = page.driver.execute_script("return arguments[0].getBoundingClientRect().bottom", page.find(BOX)[0])
+        assert bottom <= 844
+    finally:
+        page.hold(Page.desktop)

@@ -1,0 +1,289 @@
+"""The laws of training: packed loader, accumulation, resume, overfitting, golden steps, settings."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from omni.errors import CheckpointError, ConfigError
+from omni.masks import AttentionIds
+from omni.model import OmniModel
+from omni.sequence import FlatDocument, PackedBatch
+from training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from training.config import TrainConfig, load_config
+from training.data import DocumentMaker, PackedLoader, noisy_batch
+from training.engine import PlainEngine, learning_rate
+from training.loop import train
+from training.shards import EncodedDataset, shard_path, write_shard
+
+REPOSITORY = Path(__file__).parents[1]
+GOLDEN = Path(__file__).parent / "golden" / "losses.json"
+
+MODEL = {
+    "num_layers": 2,
+    "num_heads": 2,
+    "head_dim": 8,
+    "sigma_dim": 16,
+    "experts": {"text": {"width": 32, "ffn_dim": 48}, "vision": {"width": 32, "ffn_dim": 48}},
+    "streams": {"vision": {"channels": 4, "patch_size": 2, "expert": "vision", "base_tokens": 4}},
+}
+DENSE = MODEL | {
+    "experts": {"shared": {"width": 32, "ffn_dim": 48}},
+    "text_expert": "shared",
+    "streams": {"vision": {"channels": 4, "patch_size": 2, "expert": "shared", "base_tokens": 4}},
+}
+
+
+def encoded(folder: Path, count: int = 40) -> Path:
+    """Write documents of every kind: drawn, described, edited, chatted; latents are noise of their own."""
+    generator = torch.Generator().manual_seed(0)
+    documents, latents = [], []
+    for number in range(count):
+        height, width = (4, 4) if number % 3 else (4, 6)
+        picture = {"type": "image", "latents": len(latents), "shape": [1, height, width]}
+        latents.append(torch.randn(1, height, width, 4, generator=generator))
+        words = {"type": "text", "text": f"a red fox {number % 7}"}
+        asked, said = [([words], [words, picture]), ([picture, words], [words]), ([words], [words])][number % 3]
+        messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+        documents.append({"task": "test", "seed": number, "messages": messages})
+    folder.mkdir(parents=True, exist_ok=True)
+    write_shard(shard_path(folder, 0), documents, latents)
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path, tokenizer) -> TrainConfig:
+    tokenizer.save(tmp_path / "tokenizer")
+    return TrainConfig(
+        output=str(tmp_path / "run"),
+        precision="float32",
+        model=MODEL,
+        tokenizer=str(tmp_path / "tokenizer"),
+        codecs={},
+        data={"path": str(encoded(tmp_path / "data")), "validation_documents": 8},
+        batch={"row_length": 96, "num_rows": 2, "num_noisy": 2},
+        schedule={"steps": 6, "warmup": 2},
+        report={"log_every": 2, "validate_every": 3, "save_every": 2, "keep": 9},
+    )
+
+
+def loader_of(settings: TrainConfig, model: OmniModel, tokenizer) -> PackedLoader:
+    dataset = EncodedDataset(settings.data.path)
+    maker = DocumentMaker(dataset, tokenizer, model.config, settings)
+    return PackedLoader(maker, len(dataset), settings.batch.row_length, settings.batch.num_rows)
+
+
+def new_model(settings: TrainConfig, tokenizer) -> OmniModel:
+    from training.loop import build_model
+
+    return build_model(settings, tokenizer)
+
+
+def final_weights(settings: TrainConfig) -> dict:
+    path = latest_checkpoint(Path(settings.output))
+    assert path is not None
+    return load_checkpoint(path)["engine"]
+
+
+def test_resumed_equals_uninterrupted_bit_for_bit(settings, tmp_path):
+    train(settings)
+    whole = final_weights(settings)
+    broken = settings.model_copy(update={"output": str(tmp_path / "broken")})
+    train(broken)
+    for step in (4, 6):  # as if killed after step 2, in the middle of writing the next one
+        folder = tmp_path / "broken" / f"step-{step:08d}"
+        (folder / "state.pt").write_bytes((folder / "state.pt").read_bytes()[:1000])
+    train(broken)
+    resumed = final_weights(broken)
+    for name in whole["model"]:
+        assert torch.equal(whole["model"][name], resumed["model"][name]), name
+    for mine, theirs in zip(whole["ema"]["shadow_params"], resumed["ema"]["shadow_params"], strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_loader_deals_every_document_once_an_epoch_and_resumes(settings, tokenizer):
+    model = new_model(settings, tokenizer)
+    loader = loader_of(settings, model, tokenizer)
+    loader.lookahead = 1.0
+    dealt: list[int] = []
+    make = loader.make
+
+    def noting(epoch: int, index: int) -> FlatDocument:
+        dealt.append(epoch * 1000 + index)
+        return make(epoch, index)
+
+    loader.make = noting
+    for _ in range(20):
+        loader.next_rows()
+    first = [key for key in dealt if key < 1000]
+    assert sorted(first) == list(range(40))
+    other = loader_of(settings, model, tokenizer)
+    other.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+    mine, theirs = loader.next_rows(), other.next_rows()
+    assert [[flat.ids for flat in row] for row in mine] == [[flat.ids for flat in row] for row in theirs]
+
+
+def test_rows_are_filled(settings, tokenizer):
+    model = new_model(settings, tokenizer)
+    loader = loader_of(settings, model, tokenizer)
+    tokens = [sum(len(flat) for row in loader.next_rows() for flat in row) for _ in range(10)]
+    assert sum(tokens) / (10 * 96 * 2) >= 0.95
+
+
+def split_rows(batch: PackedBatch, rows: int) -> list[PackedBatch]:
+    """Cut a batch into batches of one row, noise and all."""
+    length, taken, parts = batch.ids.shape[1], 0, []
+    for row in range(rows):
+        count = int((batch.modality[row] > 0).sum())
+        mine = (batch.logit_index >= row * length) & (batch.logit_index < (row + 1) * length)
+        place = slice(taken, taken + count)
+        attention = AttentionIds(*(getattr(batch.attention, n)[row : row + 1] for n in AttentionIds.__annotations__))
+        parts.append(
+            replace(
+                batch,
+                ids=batch.ids[row : row + 1],
+                modality=batch.modality[row : row + 1],
+                positions=batch.positions[row : row + 1],
+                sigma_index=batch.sigma_index[row : row + 1],
+                attention=attention,
+                logit_index=batch.logit_index[mine] - row * length,
+                labels=batch.labels[mine],
+                latents={"vision": batch.latents["vision"][place]},
+                velocity={"vision": batch.velocity["vision"][place]},
+                is_noisy={"vision": batch.is_noisy["vision"][place]},
+            )
+        )
+        taken += count
+    return parts
+
+
+def test_one_batch_of_four_rows_equals_four_batches_of_one(settings, tokenizer):
+    settings = settings.model_copy(update={"batch": settings.batch.model_copy(update={"num_rows": 4})})
+    results = []
+    for is_split in (False, True):
+        model = new_model(settings, tokenizer)
+        engine = PlainEngine(model, settings, torch.device("cpu"))
+        batch = noisy_batch(loader_of(settings, model, tokenizer).next_rows(), settings, seed=1)
+        report = engine.step(split_rows(batch, 4) if is_split else [batch], step=3)
+        results.append((report, [p.detach().clone() for p in model.parameters()]))
+    (one, weights), (four, others) = results
+    assert one["text_loss"] == pytest.approx(four["text_loss"], rel=1e-5)
+    assert one["flow_loss"] == pytest.approx(four["flow_loss"], rel=1e-5)
+    for mine, theirs in zip(weights, others, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_two_documents_are_learnt_by_heart(settings, tokenizer, kind):
+    optimizer = settings.optimizer.model_copy(update={"kind": kind, "vector_lr": 5e-3})
+    schedule = settings.schedule.model_copy(update={"steps": 150, "warmup": 5})
+    settings = settings.model_copy(update={"optimizer": optimizer, "schedule": schedule})
+    model = new_model(settings, tokenizer)
+    engine = PlainEngine(model, settings, torch.device("cpu"))
+    dataset = EncodedDataset(settings.data.path)
+    maker = DocumentMaker(dataset, tokenizer, model.config, settings)
+    rows = [[maker(0, 0), maker(0, 1)]]
+    reports = [engine.step([noisy_batch(rows, settings, seed=s)], step=s) for s in range(150)]
+    last = reports[-10:]
+    assert sum(r["text_loss"] for r in last) / 10 < 0.1
+    assert sum(r["flow_loss"] for r in last) < 0.5 * sum(r["flow_loss"] for r in reports[:10])
+
+
+@pytest.mark.parametrize("kind", ["experts", "dense"])
+def test_ten_golden_steps(settings, tokenizer, kind):
+    """A refactoring changes no loss. After a change that should: delete the file's entry and run again."""
+    settings = settings.model_copy(update={"model": MODEL if kind == "experts" else DENSE})
+    model = new_model(settings, tokenizer)
+    engine, loader = PlainEngine(model, settings, torch.device("cpu")), loader_of(settings, model, tokenizer)
+    losses = []
+    for step in range(10):
+        report = engine.step([noisy_batch(loader.next_rows(), settings, seed=step)], step=min(step, 4))
+        losses.append([report["text_loss"], report["flow_loss"]])
+    golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    if kind not in golden:
+        GOLDEN.parent.mkdir(exist_ok=True)
+        GOLDEN.write_text(json.dumps(golden | {kind: losses}, indent=1) + "\n")
+        pytest.fail(f"no golden losses of {kind!r}; written now, look at them and run again")
+    torch.testing.assert_close(torch.tensor(losses), torch.tensor(golden[kind]), atol=2e-3, rtol=2e-3)
+
+
+def test_learning_rate_rises_stays_and_falls_to_zero():
+    rates = [learning_rate(step, steps=100, warmup=10, decay=0.4) for step in range(101)]
+    assert rates[0] == 0.1 and rates[9] == 1.0 and rates[59] == 1.0
+    assert rates[80] == pytest.approx(0.5) and rates[100] == 0.0
+
+
+def test_damaged_checkpoints_are_passed_over(tmp_path):
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, {"x": torch.full((4,), step)}, step=step, keep=3)
+    (tmp_path / "step-00000003" / "state.pt").write_bytes(b"")
+    newest = tmp_path / "step-00000002" / "state.pt"
+    data = bytearray(newest.read_bytes())
+    data[-5] ^= 1
+    newest.write_bytes(data)
+    assert latest_checkpoint(tmp_path) == tmp_path / "step-00000001"
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(tmp_path / "step-00000002")
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    for step in range(1, 6):
+        save_checkpoint(tmp_path, {"step": step}, step=step, keep=2)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000004", "step-00000005"]
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in (REPOSITORY / "configs" / "train").glob("nano*.yaml")))
+def test_shipped_configs_load(name):
+    config = load_config(REPOSITORY / "configs" / "train" / name)
+    assert config.model["num_layers"] > 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optimizer.matrx_lr=1"], "did you mean 'matrix_lr'"),
+        (["optimizer.matrix_lr=3e-4x"], "matrix_lr"),
+        (["schedule.steps=0"], "schedule.steps"),
+        (["batch"], "no '='"),
+        (["seed.x=1"], "single value"),
+        (["objective.drop_text=2"], "drop_text"),
+    ],
+)
+def test_wrong_settings_are_named(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(REPOSITORY / "configs" / "train" / "nano.yaml", overrides)
+
+
+def test_numbers_without_a_point_are_numbers():
+    """PyYAML reads 3e-4 as text; a setting that should be a number still becomes one."""
+    config = load_config(REPOSITORY / "configs" / "train" / "nano.yaml", ["optimizer.matrix_lr=3e-4"])
+    assert config.optimizer.matrix_lr == 3e-4
+
+
+def test_missing_and_empty_files_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(ConfigError, match="no settings"):
+        load_config(tmp_path / "empty.yaml")
+
+
+def test_too_few_documents_are_refused(settings):
+    data = settings.data.model_copy(update={"validation_documents": 40})
+    with pytest.raises(ConfigError, match="validation"):
+        train(settings.model_copy(update={"data": data}))
+
+
+def test_program_says_one_sentence(tmp_path):
+    import subprocess
+    import sys
+
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump({"outptu": "x"}))
+    done = subprocess.run(
+        [sys.executable, "-m", "training.train", str(path)], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "did you mean 'output'" in done.stderr and "Traceback" not in done.stderr
