@@ -137,7 +137,7 @@ def _settings(seed: float | None, is_new_seed: bool, steps: float, guidance: flo
 def _show(view: View, *, empty_box: bool = False) -> list[Any]:
     box: dict[str, Any] = {"submit_btn": not view.is_running, "stop_btn": view.is_running}
     if empty_box:
-        box["value"] = {"text": "", "files": []}
+        box["value"] = None
     messages = [
         {"role": message["role"], "content": [_chat_item(item) for item in message["content"]]}
         for message in view.messages

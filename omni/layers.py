@@ -6,7 +6,7 @@ S distinct sigmas in a batch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -245,7 +245,7 @@ class Layer(nn.Module):
 
     def forward(self, xs: list[Tensor], context: Context) -> list[Tensor]:
         """Map the active experts' hidden states, [N, D] each, to the next ones."""
-        modules = list(self.experts.values())
+        modules = cast(list[Expert], list(self.experts.values()))
         experts = [modules[index] for index in context.active]
         changes = [
             expert.changes(shared, index)

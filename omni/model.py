@@ -5,7 +5,7 @@ latent token, S distinct sigmas, V vocabulary.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -171,7 +171,7 @@ class OmniModel(PreTrainedModel):
                 xs = checkpoint(layer, xs, context, use_reentrant=False)
             else:
                 xs = layer(xs, context)
-        finals = {}
+        finals: dict[str, Tensor] = {}
         for i, x in zip(active, xs, strict=True):
             held = [source for source in self.config.sources()[names[i]] if source in sources]
             finals |= dict(zip(held, x.split([len(sources[source]) for source in held]), strict=True))
@@ -217,7 +217,7 @@ class OmniModel(PreTrainedModel):
                 latents = batch.latents.get(stream)
                 if latents is None:
                     latents = parts["text"].new_zeros(0, self.config.token_dim(stream))
-                parts[stream] = module.in_proj(latents.to(dtype))
+                parts[stream] = cast(LatentEmbedding, module).in_proj(latents.to(dtype))
         width = {name: sizes["width"] for name, sizes in self.config.experts.items()}
         return [
             torch.cat([parts[s] for s in sources if s in parts] or [parts["text"].new_zeros(0, width[name])])

@@ -26,7 +26,8 @@ def _flat_conv(conv: Any) -> nn.Conv2d:
     flat = nn.Conv2d(conv.in_channels, conv.out_channels, kernel, stride, padding)
     with torch.no_grad():
         flat.weight.copy_(conv.weight[:, :, -1] if conv.weight.dim() == 5 else conv.weight)
-        flat.bias.copy_(conv.bias)
+        if flat.bias is not None:
+            flat.bias.copy_(conv.bias)
     return flat
 
 
@@ -156,7 +157,8 @@ class FramePath(nn.Module):
         self.encoder, self.decoder = _Encoder(autoencoder.encoder), _Decoder(autoencoder.decoder)
         self.quant_conv = _flat_conv(autoencoder.quant_conv)
         self.post_quant_conv = _flat_conv(autoencoder.post_quant_conv)
-        self.to(device=autoencoder.device, dtype=autoencoder.dtype, memory_format=torch.channels_last)
+        self.to(device=autoencoder.device, dtype=autoencoder.dtype)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Compress pictures in [-1, 1], [B, 3, H, W], into [B, 2 C, H/8, W/8]: means, then log variances."""

@@ -123,7 +123,8 @@ def _load_weights(autoencoder: nn.Module, folder: Path, sha256: str | None) -> N
 
 def _statistics(config: CodecConfig, own: Any, num_channels: int) -> tuple[Tensor, Tensor]:
     """Take mean and standard deviation from our config, or else from the autoencoder's."""
-    mean, std = config.latents_mean, config.latents_std
+    mean: Any = config.latents_mean
+    std: Any = config.latents_std
     if mean is None or std is None:
         # diffusers keeps either lists per channel (Wan) or one scale and shift (FLUX, SD3, DC-AE).
         mean = own.get("latents_mean") or [own.get("shift_factor") or 0.0] * num_channels
