@@ -91,6 +91,7 @@ class Conversation:
         self._error = ""
         self._failed: dict[str, Any] | None = None  # a message that raised: it goes back to its writer
         self._run: _Run | None = None
+        self._stale: list[Path] = []  # previews that a page may still be asking for
         self._version = 0
         self._changed = threading.Condition(threading.RLock())
         if self._file.exists():
@@ -182,6 +183,8 @@ class Conversation:
         with self._changed:
             if self._run:
                 self._run.stop.set()
+                self._drop_preview(self._run)
+            self._delete_stale()
             self.messages, self._run, self._failed = [], None, None
             self._status = self._error = ""
             self._save()
@@ -280,10 +283,15 @@ class Conversation:
 
     def _drop_preview(self, run: _Run) -> None:
         if run.has_preview:
-            Path(run.content.pop()["image"]).unlink(missing_ok=True)
+            self._stale.append(Path(run.content.pop()["image"]))
             run.has_preview = False
 
+    def _delete_stale(self) -> None:
+        while self._stale:
+            self._stale.pop().unlink(missing_ok=True)
+
     def _begin(self, settings: Settings) -> None:
+        self._delete_stale()
         seed = secrets.randbelow(MAX_SEED + 1) if settings.seed is None else settings.seed
         self.settings = replace(settings, seed=seed)
         self._run = _Run(self.settings)

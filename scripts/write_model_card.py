@@ -1,7 +1,7 @@
 """Write docs/MODEL_CARD.md from the figures of an evaluation.
 
-    python -m training.evaluate omni/weights/nano --json docs/scores.json
-    python scripts/write_model_card.py
+python -m training.evaluate omni/weights/nano --json docs/scores.json
+python scripts/write_model_card.py
 """
 
 import json
@@ -12,11 +12,12 @@ SPLITS = ("seen", "unseen", "real", "shuffled")
 
 HEAD = """# The shipped model, first edition
 
-`omni/weights/nano`: {parameters} parameters in float16, a picture codec and a text tokenizer beside them. It chats about
-its world in English, draws and edits pictures of up to 24 squares of 16x16 pixels, and describes them.
+`omni/weights/nano`: {parameters} parameters in float16, a picture codec and a text tokenizer beside them. It chats
+about its world in English, draws and edits pictures of up to 24 squares of 16x16 pixels, and describes them.
 
-**This is an early edition.** It follows backgrounds, and places and counts about half of the time, but it has not yet learnt to draw or name things so
-that they can be recognised: see the figures, and `docs/images/samples.png`, in which nothing was chosen.
+**This is an early edition.** It follows backgrounds, and places and counts about half of the time, but it has not yet
+learnt to draw or name things so that they can be recognised: see the figures, and `docs/images/samples.png`, in which
+nothing was chosen.
 
 ## How it was made
 

@@ -86,6 +86,7 @@ def test_views_are_few_and_previews_leave_no_files(omni, conversation):
     assert not views[-1].is_running and views[-1].messages == conversation.messages
     seen = {item["image"] for view in views for m in view.messages for item in m["content"] if item["type"] == "image"}
     assert len([path for path in seen if "preview" in path]) <= MAX_PREVIEWS
+    conversation.clear()  # until then a page may still be asking for the last ones
     assert not list(conversation.folder.glob("preview*"))
 
 
@@ -98,8 +99,9 @@ def test_stop_ends_a_picture_between_steps(omni, conversation):
             conversation.stop()
     worker.join()
     assert conversation.view().status.startswith("Stopped")
-    assert not pictures(conversation) and not list(conversation.folder.glob("*.png"))
+    assert not pictures(conversation)
     conversation.say("Hello!", [], QUICK)
+    assert not list(conversation.folder.glob("*.png"))
     conversation.answer(omni)
     assert conversation.messages[-1]["role"] == "assistant"
 

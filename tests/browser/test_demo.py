@@ -202,7 +202,7 @@ def test_retry_with_the_last_seed_draws_the_same_picture(page):
     page.press("reuse")
     page.wait(lambda: not page.find("#new-seed input")[0].is_selected(), "the seed to be kept")
     page.press("retry")
-    page.wait(lambda: page.find(PICTURES) and page.find(PICTURES)[-1].get_attribute("src") != source, "another picture")
+    page.wait(lambda: (shown := page.find(PICTURES)) and shown[-1].get_attribute("src") != source, "another picture")
     page.wait_for_answer()
     assert page.picture_bytes() == first
     page.find("#new-seed input")[0].click()
