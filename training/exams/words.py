@@ -1,6 +1,7 @@
 """Exams whose answer is in words, or in the choice between words and a picture."""
 
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -124,9 +125,8 @@ def modality(room: Room, count: int) -> tuple[list[Score], Shown]:
         ("unseen", _spread(held_out_phrasings(), count)),
     ):
         drew = _draws(room, [text for text, _ in phrasings])
-        # Half a turn around puts requests for words in the place of requests for pictures.
-        turned = drew[len(drew) // 2 :] + drew[: len(drew) // 2]
-        for (text, is_drawing), one, other in zip(phrasings, drew, turned, strict=True):
+        mixed = random.Random(room.seed).sample(drew, len(drew))
+        for (text, is_drawing), one, other in zip(phrasings, drew, mixed, strict=True):
             pair = (("phrasing", text),)
             scores.append(Score("modality/choice", split, pair, one == is_drawing))
             scores.append(Score("modality/choice", "shuffled", pair, other == is_drawing))

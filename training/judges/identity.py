@@ -19,16 +19,19 @@ from torch.nn import functional as F
 
 from training.judges.features import FeatureNetwork
 
-# Sprites are judged at about the size at which scenes show them.
-CUT_OUT_SIDE = 32
+# Sprites are judged at less than the size at which scenes show them: what a small codec does to edges
+# misleads the network more than what is lost by shrinking.
+CUT_OUT_SIDE = 24
 # White left around a cut-out, as a share of its longer side.
 MARGIN = 0.06
 NUM_CHOICES = 20
-# A pixel whose neighbourhood is farther than this from the ground (in 255ths, root of the sum of squares)
-# shows the thing; it is above what a codec's error reaches and below what the eye takes for an edge.
-THING_DISTANCE = 36.0
+# Distance of a pixel from the ground (in 255ths, root of the sum of squares): below the first it is ground, above
+# the second wholly the thing; between them, at an edge, a mixture of both.
+GROUND_DISTANCE, THING_DISTANCE = 25.0, 90.0
+# The ground's share is taken out of a mixture, but never more than this much enlarged.
+LEAST_ALPHA = 0.15
 # How far around the box of the matched sprite the thing may reach, in pixels.
-REACH = 2
+REACH = 1
 
 
 def square_cut_out(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -68,11 +71,15 @@ def cut_out(pixels: NDArray[np.uint8], ground: NDArray[np.float32], box: tuple[i
     top, left, side = box
     rows = slice(max(0, top - REACH), min(height, top + side + REACH))
     columns = slice(max(0, left - REACH), min(width, left + side + REACH))
-    squares = (pixels[rows, columns] - 255 * ground[rows, columns]) ** 2
-    around = np.pad(squares.sum(axis=-1), 1, mode="edge")
-    blurred = np.lib.stride_tricks.sliding_window_view(around, (3, 3)).mean(axis=(2, 3))
-    alpha = np.where(np.sqrt(blurred) > THING_DISTANCE, 255, 0).astype(np.uint8)
-    return square_cut_out(np.dstack([pixels[rows, columns], alpha]))
+    behind = 255 * ground[rows, columns]
+    difference = pixels[rows, columns] - behind
+    squares = (difference**2).sum(axis=-1)
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(squares, 1, mode="edge"), (3, 3)).mean(axis=(2, 3))
+    alpha = (np.sqrt(squares) - GROUND_DISTANCE) / (THING_DISTANCE - GROUND_DISTANCE)
+    # A lone pixel amid ground is the codec's noise.
+    alpha = np.where(np.sqrt(around) > GROUND_DISTANCE, alpha.clip(0, 1), 0)
+    color = behind + difference / alpha.clip(LEAST_ALPHA, 1)[..., None]
+    return square_cut_out(np.dstack([color, 255 * alpha]).clip(0, 255).astype(np.uint8))
 
 
 class IdentityJudge:

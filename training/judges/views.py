@@ -56,7 +56,7 @@ class PictureJudges:
         feature_size: side to which cut-outs are enlarged for the network, in pixels.
     """
 
-    def __init__(self, *, feature_size: int = 192) -> None:
+    def __init__(self, *, feature_size: int = 128) -> None:
         self.feature_size = feature_size
         self.templates = TemplateJudge()
 
