@@ -120,7 +120,7 @@ def our_config(*, width: int = WIDTH, depth: int = DEPTH) -> OmniConfig:
 def our_document() -> list[Segment]:
     """Draw a document of the shared parts, all of it to be learnt."""
     template = ChatTemplate(PlainTokenizer().control)
-    document: list[Segment] = []
+    document: list[Segment] = [TextRun((template.bos,))]
     for length in TEXT_LENGTHS:
         latents, header = torch.randn(1, *BLOCK_SHAPE, LATENT_DIM), template.header("image", BLOCK_SHAPE)
         document.append(TextRun(tuple(random_ids(length).tolist()), is_target=True))
