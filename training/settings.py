@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from omni.errors import ConfigError
 
-__all__ = ["load_settings"]
+__all__ = ["Section", "load_settings"]
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys are errors, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
-def load_settings(kind: type[Settings], path: str | Path, overrides: list[str]) -> Settings:
+def load_settings(
+    kind: type[Settings], path: str | Path, overrides: Sequence[str] = (), *, files: Sequence[str] = ()
+) -> Settings:
     """Read a YAML file, apply `key=value` settings (dots reach into sections), and check the result.
 
     Args:
         kind: the model that the settings fill; it forbids unknown keys.
         path: of the YAML file.
         overrides: settings from the command line.
+        files: keys whose value may be the path of another YAML file, relative to this one, in place of a section.
 
     Raises:
-        ConfigError: the file cannot be read, a key is unknown, or a value is wrong.
+        ConfigError: a file cannot be read, a key is unknown (with the nearest name), or a value is wrong.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}); give an existing YAML file") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds no settings; write key: value lines")
+    values = _read(Path(path))
+    for key in files:
+        if isinstance(values.get(key), str):
+            values[key] = _read(Path(path).parent / values[key])
     for override in overrides:
         _apply(values, override)
     try:
@@ -41,22 +50,51 @@ def load_settings(kind: type[Settings], path: str | Path, overrides: list[str]) 
         raise ConfigError(f"{path}: " + "; ".join(_sentence(kind, each) for each in error.errors())) from error
 
 
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); give an existing YAML file") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no settings; write key: value lines")
+    return values
+
+
 def _apply(values: dict[str, Any], override: str) -> None:
     name, separator, text = override.partition("=")
     if not separator:
-        raise ConfigError(f"setting {override!r} has no '='; write key=value")
+        raise ConfigError(f"setting {override!r} has no '='; write section.key=value")
     *sections, last = name.split(".")
     for section in sections:
-        values = values.setdefault(section, {})
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
         if not isinstance(values, dict):
             raise ConfigError(f"setting {name!r} reaches into {section!r}, which is a single value")
-    values[last] = yaml.safe_load(text)
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"setting {override!r} is no YAML value; put it in quotes") from error
+
+
+def _section_at(kind: type[BaseModel], place: Sequence[int | str]) -> type[BaseModel]:
+    """Follow field names into nested sections, through lists and optional ones."""
+    for name in place:
+        field = kind.model_fields.get(str(name))
+        annotation: Any = field.annotation if field else None
+        inner = (annotation, *get_args(annotation), *(a for b in get_args(annotation) for a in get_args(b)))
+        kind = next((each for each in inner if isinstance(each, type) and issubclass(each, BaseModel)), kind)
+    return kind
 
 
 def _sentence(kind: type[BaseModel], problem: Any) -> str:
     place = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "missing":
+        return f"{place} is missing; add it to the file, or write {place}=VALUE behind it"
+    if problem["type"] == "value_error":
+        return f"{place + ': ' if place else ''}{problem['ctx']['error']}"
     if problem["type"] != "extra_forbidden":
         return f"{place}: {problem['msg']} (got {problem['input']!r})"
-    known = list(kind.model_fields)
+    known = list(_section_at(kind, problem["loc"][:-1]).model_fields)
     near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
     return f"{place} is no setting; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
