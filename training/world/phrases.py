@@ -1,4 +1,4 @@
-"""The phrasings kept in training/world/data: phrases.txt by section, chat.txt, small_talk.txt."""
+"""The phrasings kept in training/world/data: phrases*.txt by section, chat.txt, small_talk.txt."""
 
 import random
 import re
@@ -21,9 +21,17 @@ def _sections(file: str) -> dict[str, tuple[str, ...]]:
     return {name: tuple(lines) for name, lines in sections.items()}
 
 
+@cache
+def _all_sections() -> dict[str, tuple[str, ...]]:
+    files = [_sections(path.name) for path in sorted(DATA.glob("phrases*.txt"))]
+    names = [name for sections in files for name in sections if name]
+    assert len(names) == len(set(names)), f"a section stands in two files: {sorted(names)}"
+    return {name: lines for sections in files for name, lines in sections.items()}
+
+
 def phrases(section: str) -> tuple[str, ...]:
-    """The phrasings of one section of phrases.txt, a frequent one several times."""
-    return _sections("phrases.txt")[section]
+    """The phrasings of one section of the files phrases*.txt, a frequent one several times."""
+    return _all_sections()[section]
 
 
 @cache

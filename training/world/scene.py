@@ -17,8 +17,8 @@ from training.world.pack import STYLES, concepts, sprite_at
 
 __all__ = [
     "BACKGROUNDS", "COUNTS", "DRAWN_BACKGROUNDS", "LAYOUTS", "PICTURE_SIZES", "PLACES", "PLAIN_BACKGROUNDS",
-    "RELATIONS", "SIZES", "Layout", "Scene", "Thing", "boxes", "count_spots", "place_things", "render",
-    "sample_scene",
+    "RELATIONS", "SIZES", "Layout", "Scene", "Thing", "boxes", "count_spots", "ground_of", "jittered",
+    "place_things", "render", "sample_scene",
 ]  # fmt: skip
 
 PLAIN_BACKGROUNDS = {
@@ -123,14 +123,15 @@ class Scene:
         return split_of_all(self.keys)
 
 
-def _jittered(rng: random.Random, share: float) -> float:
+def jittered(rng: random.Random, share: float) -> float:
+    """Move a place a little: either way from the middle, away from the edges."""
     shift = rng.uniform(-JITTER, JITTER)
     return share + shift if share == 0.5 else min(1.0, max(0.0, share + (shift if share == 1.0 else -shift)))
 
 
 def _at(rng: random.Random, name: str, style: str, extent: float, place: str) -> Thing:
     row, column = PLACES[place]
-    return Thing(name, style, extent, _jittered(rng, row), _jittered(rng, column))
+    return Thing(name, style, extent, jittered(rng, row), jittered(rng, column))
 
 
 def place_things(
@@ -213,7 +214,8 @@ def _disc(picture: np.ndarray, row: float, column: float, radius: float, color: 
 
 
 @lru_cache(maxsize=256)
-def _ground(background: str, height: int, width: int) -> np.ndarray:
+def ground_of(background: str, height: int, width: int) -> np.ndarray:
+    """Draw a background alone; uint8 [H, W, 3], not to be written to."""
     picture = np.empty((height, width, 3), np.uint8)
     if background in PLAIN_BACKGROUNDS:
         picture[:] = PLAIN_BACKGROUNDS[background]
@@ -265,7 +267,7 @@ def boxes(scene: Scene, height: int, width: int) -> list[tuple[int, int, int]]:
 
 def render(scene: Scene, height: int = 64, width: int = 64) -> np.ndarray:
     """Draw a scene; uint8 [H, W, 3]. The same scene always gives the same pixels."""
-    picture = _ground(scene.background, height, width).copy()
+    picture = ground_of(scene.background, height, width).copy()
     for thing, (top, left, size) in zip(scene.things, boxes(scene, height, width), strict=True):
         color, through = sprite_at(thing.concept, thing.style, size)
         ground = picture[top : top + size, left : left + size]

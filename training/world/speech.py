@@ -1,0 +1,82 @@
+"""Spoken sentences: two voices, a thousand short lines, and who says which."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from training.world.held_out import Key, Split, split_of
+from training.world.pack import DATA
+from training.world.sound_pack import SAMPLE_RATE, Samples, faded, louder, members, mix, recording, to_grid
+
+__all__ = ["VOICES", "Saying", "lines_of", "number_of", "sample_saying", "speak", "spoken_text"]
+
+VOICES = {"joe": "man", "slt": "woman"}  # the first speaks where no voice is asked for
+LEAD_S, TAIL_S = 0.04, 0.04
+
+
+@dataclass(frozen=True)
+class Saying:
+    """A line and the voice that says it.
+
+    Args:
+        voice: one of VOICES.
+        line: in lower case but for names and "I", without a full stop.
+    """
+
+    voice: str
+    line: str
+
+    @property
+    def who(self) -> str:
+        """What a listener calls the voice: "man" or "woman"."""
+        return VOICES[self.voice]
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """The combination that may be held out; a single word is no combination."""
+        return (("speech", self.voice, self.line),) if " " in self.line else ()
+
+    @property
+    def split(self) -> Split:
+        """The split to which it belongs."""
+        return split_of(*self.keys[0]) if self.keys else "train"
+
+
+@cache
+def number_of() -> Mapping[str, int]:
+    """Return every line with its number, by which recordings are named."""
+    lines = (DATA / "speech.txt").read_text(encoding="utf-8").splitlines()
+    return {line: number for number, line in enumerate(lines)}
+
+
+@cache
+def lines_of(voice: str, split: Split | None = None, *, start: str = "") -> tuple[str, ...]:
+    """Return the lines that a voice has spoken, those of one split or all; those that begin with `start`."""
+    lines = tuple(number_of())
+    spoken = (lines[int(name.partition("/")[2])] for name in members("speech") if name.startswith(f"{voice}/"))
+    return tuple(
+        line for line in spoken if line.startswith(start) and (not split or Saying(voice, line).split == split)
+    )
+
+
+def sample_saying(rng: random.Random, split: Split | None = "train", *, voice: str = "", start: str = "") -> Saying:
+    """Draw a line and a voice that belong together to a split; None takes whatever comes.
+
+    Args:
+        start: how the line begins, "draw a".
+    """
+    voice = voice or rng.choices(tuple(VOICES), (2, 1))[0]
+    return Saying(voice, rng.choice(lines_of(voice, split, start=start)))
+
+
+def speak(rng: random.Random, saying: Saying) -> Samples:
+    """Let a voice say its line; float32 [T], with a little silence before and after."""
+    samples = recording("speech", f"{saying.voice}/{number_of()[saying.line]:04d}")
+    seconds = to_grid(LEAD_S + len(samples) / SAMPLE_RATE + TAIL_S) / SAMPLE_RATE
+    return louder(rng, mix([(LEAD_S, faded(samples, len(samples) / SAMPLE_RATE))], seconds))
+
+
+def spoken_text(line: str) -> str:
+    """Write a line as a sentence: "A red fox."."""
+    return f"{line[:1].upper()}{line[1:]}."
