@@ -30,7 +30,7 @@ def _pack(name: str) -> zipfile.ZipFile:
 
 @cache
 def members(pack: str) -> tuple[str, ...]:
-    """Name every recording of a pack ("speech", "notes" or "sounds"), without ".ogg"."""
+    """Name every recording of a pack ("joe", "slt", "notes" or "sounds"), without ".ogg"."""
     return tuple(name.removesuffix(".ogg") for name in _pack(pack).namelist())
 
 

@@ -7,7 +7,7 @@ from functools import cache
 
 from training.world.held_out import Key, Split, split_of
 from training.world.pack import DATA
-from training.world.sound_pack import SAMPLE_RATE, Samples, faded, louder, members, mix, recording, to_grid
+from training.world.sound_pack import SAMPLE_RATE, Samples, faded, louder, mix, recording, to_grid
 
 __all__ = ["VOICES", "Saying", "lines_of", "number_of", "sample_saying", "speak", "spoken_text"]
 
@@ -52,11 +52,9 @@ def number_of() -> Mapping[str, int]:
 
 @cache
 def lines_of(voice: str, split: Split | None = None, *, start: str = "") -> tuple[str, ...]:
-    """Return the lines that a voice has spoken, those of one split or all; those that begin with `start`."""
-    lines = tuple(number_of())
-    spoken = (lines[int(name.partition("/")[2])] for name in members("speech") if name.startswith(f"{voice}/"))
+    """Return the lines that a voice speaks, of one split or all; those that begin with `start`."""
     return tuple(
-        line for line in spoken if line.startswith(start) and (not split or Saying(voice, line).split == split)
+        line for line in number_of() if line.startswith(start) and (not split or Saying(voice, line).split == split)
     )
 
 
@@ -72,7 +70,7 @@ def sample_saying(rng: random.Random, split: Split | None = "train", *, voice: s
 
 def speak(rng: random.Random, saying: Saying) -> Samples:
     """Let a voice say its line; float32 [T], with a little silence before and after."""
-    samples = recording("speech", f"{saying.voice}/{number_of()[saying.line]:04d}")
+    samples = recording(saying.voice, f"{number_of()[saying.line]:04d}")
     seconds = to_grid(LEAD_S + len(samples) / SAMPLE_RATE + TAIL_S) / SAMPLE_RATE
     return louder(rng, mix([(LEAD_S, faded(samples, len(samples) / SAMPLE_RATE))], seconds))
 
