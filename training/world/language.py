@@ -13,7 +13,7 @@ from functools import cache
 from training.world.pack import Concept, concepts
 from training.world.scene import DRAWN_BACKGROUNDS, PLAIN_BACKGROUNDS, Scene
 
-__all__ = ["Slots", "background_phrase", "caption", "describe", "name_things", "parse", "place_phrase"]
+__all__ = ["Slots", "background_phrase", "caption", "describe", "find", "name_things", "parse", "place_phrase", "with_article"]
 
 Slots = dict[str, str | int]
 
@@ -52,7 +52,7 @@ def name_things(concept: Concept, rng: random.Random | None, *, count: int = 1) 
 
 def with_article(words: str) -> str:
     """Put "a" or "an" before words, as they sound ("a ufo", "an orange")."""
-    return f"{'an' if re.match('[aeio]|um', words, re.I) else 'a'} {words}"
+    return f"{'an' if re.match('(?!one )[aeio]|um', words, re.I) else 'a'} {words}"
 
 
 def place_phrase(place: str, rng: random.Random | None = None) -> str:
@@ -158,14 +158,15 @@ def _mention_pattern() -> tuple[re.Pattern[str], dict[str, str]]:
     return re.compile(r"\b(" + "|".join(map(re.escape, longest_first)) + r")s?\b"), names
 
 
-def _mentions(text: str) -> tuple[str, list[str]]:
+def mentions(text: str) -> tuple[str, list[str]]:
     """Replace each thing named by "@", and list the things."""
     pattern, names = _mention_pattern()
     found = [names[match[1]] for match in pattern.finditer(text)]
     return pattern.sub("@", text), found
 
 
-def _find(text: str, patterns: dict[str, str]) -> str:
+def find(text: str, patterns: dict[str, str]) -> str:
+    """Return the first value whose pattern occurs in a text as whole words; "" where none does."""
     return next((value for value, pattern in patterns.items() if re.search(rf"\b(?:{pattern})\b", text)), "")
 
 
@@ -192,7 +193,7 @@ def _place(text: str) -> str:
         "top": "top",
         "bottom": "bottom",
     }
-    return _find(text, places)
+    return find(text, places)
 
 
 def parse(text: str) -> Slots:
@@ -200,7 +201,7 @@ def parse(text: str) -> Slots:
 
     A full caption of a single thing that names no size means "medium", so "size" is given with every "place".
     """
-    text, things = _mentions(text.lower())
+    text, things = mentions(text.lower())
     slots: Slots = dict(zip(("thing", "other"), things, strict=False))
     relation, text = _relation(text)
     patterns = {color: color for color in PLAIN_BACKGROUNDS} | {name: name for name in DRAWN_BACKGROUNDS}
@@ -208,13 +209,13 @@ def parse(text: str) -> Slots:
     numbers = {str(value): f"{word}|{value}" for word, value in NUMBERS.items()}
     place = _place(text)
     found = {
-        "style": _find(text, STYLE_PATTERNS),
-        "background": _find(text, patterns | BACKGROUND_PATTERNS),
+        "style": find(text, STYLE_PATTERNS),
+        "background": find(text, patterns | BACKGROUND_PATTERNS),
         "relation": relation,
         "place": place,
-        "size": _find(text, sizes) or ("medium" if place else ""),
+        "size": find(text, sizes) or ("medium" if place else ""),
     }
     slots |= {slot: value for slot, value in found.items() if value}
-    if count := _find(re.sub(r"3-?d|three[- ]dimensional", "", text), numbers):
+    if count := find(re.sub(r"3-?d|three[- ]dimensional", "", text), numbers):
         slots["count"] = int(count)
     return slots
