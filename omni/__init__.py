@@ -1,4 +1,4 @@
-"""omni: one transformer that reads and writes interleaved text and pictures."""
+"""omni: one transformer that reads and writes interleaved text, pictures, films and sound."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,10 +7,12 @@ from omni.errors import CheckpointError, ConfigError, InputError, OmniError
 if TYPE_CHECKING:
     from omni.config import OmniConfig
     from omni.model import OmniModel
-    from omni.parts import Image, Text
+    from omni.parts import Action, Audio, Image, Text, Video
     from omni.pipeline import Omni
 
 __all__ = [
+    "Action",
+    "Audio",
     "CheckpointError",
     "ConfigError",
     "Image",
@@ -20,14 +22,18 @@ __all__ = [
     "OmniError",
     "OmniModel",
     "Text",
+    "Video",
 ]
 
 _HOMES = {
+    "Action": "omni.parts",
+    "Audio": "omni.parts",
     "Image": "omni.parts",
     "Omni": "omni.pipeline",
     "OmniConfig": "omni.config",
     "OmniModel": "omni.model",
     "Text": "omni.parts",
+    "Video": "omni.parts",
 }
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "FORMATS",
     "METADATA_KEY",
     "check_size",
+    "check_webp_canvas",
     "pixels_from_array",
     "pixels_from_bytes",
     "pixels_from_pil",
@@ -60,7 +61,7 @@ def check_size(height: int, width: int, *, name: str, limits: Limits) -> None:
         )
 
 
-def _check_webp_canvas(data: bytes, *, name: str, limits: Limits) -> None:
+def check_webp_canvas(data: bytes, *, name: str, limits: Limits) -> None:
     """Look at an extended WEBP's canvas, for which Pillow reserves memory as soon as it opens the file."""
     if data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8X" and len(data) >= 30:
         width = 1 + int.from_bytes(data[24:27], "little")
@@ -147,7 +148,7 @@ def pixels_from_bytes(data: bytes, *, name: str, limits: Limits) -> tuple[Pixels
         raise InputError(f"{name} is empty (0 bytes); send the file again.")
     if len(data) > limits.max_bytes:
         raise InputError(f"{name} is too large a file ({len(data)} bytes); send at most {limits.max_bytes} bytes.")
-    _check_webp_canvas(data, name=name, limits=limits)
+    check_webp_canvas(data, name=name, limits=limits)
     try:
         with PILImage.open(BytesIO(data), formats=FORMATS) as picture:
             return pixels_from_pil(picture, name=name, limits=limits), _metadata(picture)

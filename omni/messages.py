@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from omni.errors import InputError
-from omni.parts import Image, Limits, Part, Text, shorten
+from omni.parts import Action, Audio, Image, Limits, Part, Text, Video, shorten
 
 __all__ = ["Message", "Role", "message_to_dict", "parse_messages", "part_from_item"]
 
 Role = Literal["system", "user", "assistant"]
 
-_IMAGE_KEYS = ("image", "path", "url", "file")
-_LATER_TYPES = ("video", "audio", "action")
+_SOURCE_KEYS = ("path", "url", "file")
+_MEDIA = {"image": "picture", "video": "clip", "audio": "recording"}
+# Beside the source: what an array does not say of itself.
+_SETTINGS = {"image": (), "video": ("fps",), "audio": ("sample_rate",)}
+_TYPES = ("text", *_MEDIA, "action")
 
 
 @dataclass(frozen=True)
@@ -51,25 +54,39 @@ def _reject_unknown_keys(value: Mapping[Any, Any], *, allowed: tuple[str, ...], 
         raise InputError(f"{name} has an unknown field {shorten(unknown[0])}; the fields are {', '.join(allowed)}.")
 
 
+def _media_part(item: Mapping[Any, Any], *, limits: Limits, allow_urls: bool, name: str) -> Part:
+    kind = item["type"]
+    keys, settings = (kind, *_SOURCE_KEYS), _SETTINGS[kind]
+    _reject_unknown_keys(item, allowed=("type", *keys, *settings), name=name)
+    sources = [item[key] for key in keys if key in item]
+    if len(sources) != 1:
+        raise InputError(f'{name} names {len(sources)} {_MEDIA[kind]}s; give exactly one, as "{kind}": source.')
+    given = {key: item[key] for key in settings if key in item}
+    load: Any = {"image": Image.load, "video": Video.load, "audio": Audio.load}[kind]
+    part: Part = load(sources[0], limits=limits, allow_urls=allow_urls, name=f"{name}: the {_MEDIA[kind]}", **given)
+    return part
+
+
 def part_from_item(
     item: Any, *, limits: Limits | None = None, allow_urls: bool = False, name: str = "The item"
 ) -> Part:
     """Turn one content item into a part.
 
     Args:
-        item: {"type": "text", "text": str}, {"type": "image", "image" | "path" | "url" | "file": source},
-            or a part, which is returned as it is.
+        item: {"type": "text", "text": str}, {"type": "image", "image" | "path" | "url" | "file": source}, the same
+            with "video" (and "fps" for an array) and "audio" (and "sample_rate" for an array),
+            {"type": "action", "action": name}, or a part, which is returned as it is.
         limits: bounds on its size.
         allow_urls: fetch URLs.
         name: what errors call it.
 
     Raises:
-        InputError: another form or type, or what Image.load raises.
+        InputError: another form or type, or what Image.load, Video.load and Audio.load raise.
     """
     limits = limits or Limits()
     if isinstance(item, Text):
         return _text_part(item.text, name=name, limits=limits)
-    if isinstance(item, Image):
+    if isinstance(item, Part):
         return item
     if not isinstance(item, Mapping):
         raise InputError(f'{name} is a {type(item).__name__}; write it as {{"type": "text", "text": ...}}.')
@@ -77,19 +94,18 @@ def part_from_item(
     if kind == "text":
         _reject_unknown_keys(item, allowed=("type", "text"), name=name)
         return _text_part(item.get("text"), name=name, limits=limits)
-    if kind == "image":
-        _reject_unknown_keys(item, allowed=("type", *_IMAGE_KEYS), name=name)
-        sources = [item[key] for key in _IMAGE_KEYS if key in item]
-        if len(sources) != 1:
-            raise InputError(f'{name} names {len(sources)} pictures; give exactly one, as "image": source.')
-        return Image.load(sources[0], limits=limits, allow_urls=allow_urls, name=f"{name}: the picture")
-    if isinstance(kind, str) and kind in _LATER_TYPES:
-        raise InputError(f"{name} has type {kind!r}, which comes in a later version; send text or images.")
-    raise InputError(f'{name} has type {shorten(kind)}; the types are "text" and "image".')
+    if kind == "action":
+        _reject_unknown_keys(item, allowed=("type", "action"), name=name)
+        if not isinstance(item.get("action"), str):
+            raise InputError(f"{name}: action should be a str, not {type(item.get('action')).__name__}.")
+        return Action(item["action"])
+    if isinstance(kind, str) and kind in _MEDIA:
+        return _media_part(item, limits=limits, allow_urls=allow_urls, name=name)
+    raise InputError(f"{name} has type {shorten(kind)}; the types are {', '.join(_TYPES)}.")
 
 
 def _parse_content(content: Any, *, name: str, limits: Limits, allow_urls: bool) -> Iterator[Part]:
-    if isinstance(content, (str, Text, Image, Mapping)):
+    if isinstance(content, (str, Part, Mapping)):
         content = [{"type": "text", "text": content} if isinstance(content, str) else content]
     if not isinstance(content, list | tuple):
         raise InputError(f'{name}: "content" should be a str or a list of items, not {type(content).__name__}.')
@@ -120,8 +136,43 @@ def _parse_message(message: Any, *, name: str, limits: Limits, allow_urls: bool)
     return Message(cast(Role, role), parts)
 
 
+class _Totals:
+    """What a conversation's media come to, against the limits on all of them together."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits, self._pixels, self._video_pixels, self._samples = limits, 0, 0, 0
+
+    def add(self, part: Part, *, name: str) -> None:
+        """Count a part.
+
+        Raises:
+            InputError: with it there is too much.
+        """
+        if isinstance(part, Image):
+            self._pixels += part.height * part.width
+        if isinstance(part, Video):
+            self._video_pixels += part.num_frames * part.height * part.width
+        sound = part.audio if isinstance(part, Video) else part
+        if isinstance(sound, Audio):
+            self._samples += sound.samples.size
+        for what, total, most in (
+            ("pictures", self._pixels, self._limits.max_conversation_pixels),
+            ("clips", self._video_pixels, self._limits.max_conversation_video_pixels),
+        ):
+            if total > most:
+                raise InputError(
+                    f"{name} brings the {what} to {total / 1e6:.0f} megapixels; stay within "
+                    f"{most / 1e6:.0f}, with fewer or smaller ones."
+                )
+        if self._samples > self._limits.max_conversation_audio_samples:
+            raise InputError(
+                f"{name} brings the sound to {self._samples / 1e6:.0f} million samples; stay within "
+                f"{self._limits.max_conversation_audio_samples / 1e6:.0f}, with fewer or shorter recordings."
+            )
+
+
 def parse_messages(messages: Any, *, limits: Limits | None = None, allow_urls: bool = False) -> list[Message]:
-    """Check a conversation in the chat form and load its pictures.
+    """Check a conversation in the chat form and load its media.
 
     Args:
         messages: a str (one user message), one message, or a list of messages, each
@@ -139,25 +190,31 @@ def parse_messages(messages: Any, *, limits: Limits | None = None, allow_urls: b
     if len(listed) > limits.max_messages:
         raise InputError(f"The conversation has {len(listed)} messages; keep the last {limits.max_messages}.")
     parsed = []
-    num_pixels = 0
+    totals = _Totals(limits)
     for index, message in enumerate(listed):
         name = f"Message {index + 1}"
         parsed.append(_parse_message(message, name=name, limits=limits, allow_urls=allow_urls))
-        num_pixels += sum(part.height * part.width for part in parsed[-1].parts if isinstance(part, Image))
-        if num_pixels > limits.max_conversation_pixels:
-            raise InputError(
-                f"{name} brings the pictures to {num_pixels / 1e6:.0f} megapixels; stay within "
-                f"{limits.max_conversation_pixels / 1e6:.0f}, with fewer or smaller ones."
-            )
+        for part in parsed[-1].parts:
+            totals.add(part, name=name)
         if parsed[-1].role == "system" and index:
             raise InputError(f"{name} has role 'system'; only the first message may have it.")
     return parsed
 
 
+def _item(part: Part) -> dict[str, Any]:
+    match part:
+        case Text():
+            return {"type": "text", "text": part.text}
+        case Action():
+            return {"type": "action", "action": part.name}
+        case Image():
+            return {"type": "image", "image": part}
+        case Video():
+            return {"type": "video", "video": part}
+        case Audio():
+            return {"type": "audio", "audio": part}
+
+
 def message_to_dict(message: Message) -> dict[str, Any]:
-    """Write a message in the chat form that parse_messages reads; pictures stay Image objects."""
-    content: list[dict[str, Any]] = [
-        {"type": "text", "text": part.text} if isinstance(part, Text) else {"type": "image", "image": part}
-        for part in message.parts
-    ]
-    return {"role": message.role, "content": content}
+    """Write a message in the chat form that parse_messages reads; media stay Image, Video and Audio objects."""
+    return {"role": message.role, "content": [_item(part) for part in message.parts]}
