@@ -42,9 +42,7 @@ VERB_PATTERNS = {  # in the order in which they are tried
     "fades": r"fad\w+|disappear\w*|vanish\w*",
 }
 SLIDE = r"(?:slid\w*|mov(?:e|es|ing|ed)|glid\w+|drift\w*|travel\w*|go|goes|going|went)"
-DIRECTION_PATTERNS = {
-    name: rf"{SLIDE} (?:(?:to|towards) the )?(?:straight )?{name}(?:wards)?" for name in DIRECTIONS
-}
+DIRECTION_PATTERNS = {name: rf"{SLIDE} (?:(?:to|towards) the )?(?:straight )?{name}(?:wards)?" for name in DIRECTIONS}
 
 
 class VerbForms(NamedTuple):

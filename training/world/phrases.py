@@ -25,7 +25,8 @@ def _sections(file: str) -> dict[str, tuple[str, ...]]:
 def _all_sections() -> dict[str, tuple[str, ...]]:
     files = [_sections(path.name) for path in sorted(DATA.glob("phrases*.txt"))]
     names = [name for sections in files for name in sections if name]
-    assert len(names) == len(set(names)), f"a section stands in two files: {sorted(names)}"
+    twice = {name for name in names if names.count(name) > 1}
+    assert not twice, f"sections stand in two files: {sorted(twice)}"
     return {name: lines for sections in files for name, lines in sections.items()}
 
 

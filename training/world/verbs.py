@@ -38,7 +38,7 @@ from training.world.scene import (
     sample_scene,
 )
 
-__all__ = ["FILM_LENGTHS", "VERBS", "film_of", "possible_verbs", "sample_clips", "sample_film"]
+__all__ = ["FILM_LENGTHS", "VERBS", "film_of", "possible_verbs", "sample_clips", "sample_film", "stage_scene"]
 
 FILM_LENGTHS = (5, 9, 13, 17)
 LENGTH_WEIGHTS = (6, 12, 12, 70)
@@ -310,22 +310,33 @@ def film_of(
     )
 
 
-def _stage_scene(rng: random.Random, verb: str) -> Scene:
-    """Compose any scene from which a verb is possible."""
+def stage_scene(
+    rng: random.Random,
+    verb: str,
+    *,
+    names: tuple[str, ...] = (),
+    style: str = "",
+    background: str = "",
+    place: str = "",
+) -> Scene:
+    """Compose a scene from which a verb is possible; what is left out is drawn.
+
+    Args:
+        names: one concept, or two for "collides".
+        place: where the single thing stands.
+    """
     grounds = tuple(PLAIN_BACKGROUNDS) if rng.random() < 0.75 else DRAWN_BACKGROUNDS
-    style, background = rng.choice(STYLES), rng.choice(grounds)
-    names = tuple(concepts())
+    style, background = style or rng.choice(STYLES), background or rng.choice(grounds)
+    names = names or tuple(rng.sample(tuple(concepts()), 2))
     if verb == "collides":
-        pair = place_things(
-            rng, names=tuple(rng.sample(names, 2)), style=style, background=background,
-            relation=rng.choice(("left of", "left of", "above")),
-        )  # fmt: skip
+        relation = rng.choice(("left of", "left of", "above"))
+        pair = place_things(rng, names=names, style=style, background=background, relation=relation)
         first = pair.things[0]
-        level = {"row": first.row} if pair.relation == "left of" else {"column": first.column}
+        level = {"row": first.row} if relation == "left of" else {"column": first.column}
         return replace(pair, things=tuple(replace(t, extent=COLLIDING_EXTENT, **level) for t in pair.things))
     known = VERBS[verb]
     return place_things(
-        rng, names=(rng.choice(names),), style=style, background=background, place=rng.choice(known.places),
+        rng, names=names[:1], style=style, background=background, place=place or rng.choice(known.places),
         size=rng.choice(known.sizes),
     )  # fmt: skip
 
@@ -351,7 +362,7 @@ def sample_film(
         name = verb or rng.choice(fitting)
         if name == verb and name not in fitting:
             num_frames = min(length for length in FILM_LENGTHS if length - hold > VERBS[name].least_steps)
-        film = film_of(rng, _stage_scene(rng, name), name, num_frames=num_frames, height=height, width=width, hold=hold)
+        film = film_of(rng, stage_scene(rng, name), name, num_frames=num_frames, height=height, width=width, hold=hold)
         if split and film.split != split:
             continue
         if not kind or any(key[0] == kind and split_of(*key) == split for key in film.keys):
