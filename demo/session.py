@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from omni import Omni, OmniError
 from omni.errors import InputError
-from omni.generate import MediaFinished, MediaPreview, MediaStarted, TextDelta
+from omni.events import MediaFinished, MediaPreview, MediaStarted, TextDelta
 from omni.messages import parse_messages
 from omni.parts import Image
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import torch
 
@@ -21,7 +21,10 @@ from omni.errors import CheckpointError, ConfigError
 from omni.model import OmniModel
 from omni.text import TextTokenizer
 
-__all__ = ["Defaults", "check_manifest", "find_folder", "load_folder", "save_folder", "write_manifest"]
+if TYPE_CHECKING:
+    from omni.codecs.audio import AudioCodec
+
+__all__ = ["Defaults", "check_manifest", "codec_class", "find_folder", "load_folder", "save_folder", "write_manifest"]
 
 MANIFEST, SETTINGS, CONFIG = "manifest.json", "omni.json", "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -37,13 +40,17 @@ class Defaults:
     Attributes:
         steps: solver steps of a medium.
         guidance_scale: of text.
-        max_block_tokens: latent tokens of the largest medium seen in training.
+        max_block_tokens: latent tokens of the largest picture, or latent frame, seen in training.
+        max_video_tokens: latent tokens of the largest block of a film.
+        max_audio_tokens: latents of the longest recording.
         max_context_tokens: tokens of the longest conversation that is read.
     """
 
     steps: int = 24
     guidance_scale: float = 3.0
     max_block_tokens: int = 24
+    max_video_tokens: int = 80
+    max_audio_tokens: int = 100
     max_context_tokens: int = 8192
 
     def __post_init__(self) -> None:
@@ -223,8 +230,20 @@ def _load_model(folder: Path, dtype: torch.dtype) -> OmniModel:
         ) from error
 
 
-def _load_codec(folder: Path, stream: str, channels: int) -> VisionCodec:
-    codec = VisionCodec.from_folder(folder / CODECS / stream)
+Codec = Union[VisionCodec, "AudioCodec"]
+
+
+def codec_class(stream: str) -> "type[VisionCodec] | type[AudioCodec]":
+    """Return the class of a stream's codec: sound has one of its own."""
+    if stream != "audio":
+        return VisionCodec
+    from omni.codecs.audio import AudioCodec
+
+    return AudioCodec
+
+
+def _load_codec(folder: Path, stream: str, channels: int) -> Codec:
+    codec: Codec = codec_class(stream).from_folder(folder / CODECS / stream)
     if codec.channels != channels:
         raise CheckpointError(
             f"{folder / CODECS / stream} makes latents of {codec.channels} channels, the model reads {channels}; "
@@ -235,7 +254,7 @@ def _load_codec(folder: Path, stream: str, channels: int) -> VisionCodec:
 
 def load_folder(
     path_or_id: str | Path, *, dtype: torch.dtype = torch.float32
-) -> tuple[OmniModel, TextTokenizer, dict[str, VisionCodec], Defaults]:
+) -> tuple[OmniModel, TextTokenizer, dict[str, Codec], Defaults]:
     """Load a model folder.
 
     Args:
@@ -265,7 +284,7 @@ def save_folder(
     *,
     model: OmniModel,
     tokenizer: TextTokenizer,
-    codecs: Mapping[str, VisionCodec],
+    codecs: Mapping[str, Codec],
     defaults: Defaults,
     dtype: torch.dtype | None = None,
     card: str | None = None,

@@ -48,7 +48,7 @@ def chat(
     model: ModelOption = None,
 ) -> None:
     """Say something, print the answer, and save its pictures."""
-    from omni.generate import MediaFinished, TextDelta
+    from omni.events import MediaFinished, TextDelta
     from omni.parts import Image
     from omni.pipeline import Finished
 

@@ -11,67 +11,23 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from omni.chat import HEADER_FIELDS, LARGEST_NUMBER, ChatTemplate, to_latents
-from omni.codecs.vision import VisionCodec
-from omni.config import MODALITIES
+from omni.chat import HEADER_FIELDS, LARGEST_NUMBER, ChatTemplate, continued_film
 from omni.errors import ConfigError
-from omni.flow import shift_for_tokens, sigma_schedule
+from omni.events import Event, MediaFinished, MediaPreview, MediaStarted, TextDelta
+from omni.flow import sigma_schedule
+from omni.grammar import Grammar, ShapeLimits
 from omni.guidance import Branch, GuidanceConfig, GuidanceState, branches_needed, combine
 from omni.model import OmniModel
-from omni.parts import Image
-from omni.reader import Reader
-from omni.sequence import Medium, Segment, TextRun, drop_conditions
+from omni.reader import Reader, join_grids, split_grids
+from omni.sequence import Medium, Segment, TextRun, block_shift, drop_conditions
 from omni.solvers import SOLVERS, trajectory
+from omni.studio import Studio
 from omni.text import StreamDecoder, TextTokenizer
 
-__all__ = [
-    "Event",
-    "GenerationSettings",
-    "Generator",
-    "MediaFinished",
-    "MediaPreview",
-    "MediaStarted",
-    "Request",
-    "TextDelta",
-]
-
-
-@dataclass(frozen=True)
-class TextDelta:
-    """More words."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class MediaStarted:
-    """A medium begins. shape: of the picture, (height, width) in pixels."""
-
-    modality: str
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class MediaPreview:
-    """A rough look at a medium that is being made. image: uint8 [H, W, 3], smaller than the medium."""
-
-    image: np.ndarray
-    step: int
-    num_steps: int
-
-
-@dataclass(frozen=True)
-class MediaFinished:
-    """A medium is done."""
-
-    part: Image
-
-
-Event = TextDelta | MediaStarted | MediaPreview | MediaFinished
+__all__ = ["Forced", "GenerationSettings", "Generator", "Request"]
 
 
 @dataclass(frozen=True)
@@ -85,9 +41,11 @@ class GenerationSettings:
         temperature: of text; 0 takes the likeliest id.
         top_p: share of probability kept when sampling text (arXiv:1904.09751).
         max_new_tokens: ids written at most, headers included.
-        max_media: media made at most; 0 forbids them.
-        max_block_tokens: latent tokens of one medium at most.
-        shape: the only header numbers allowed, such as (rows, columns) of a picture; the model's choice where None.
+        max_media: media made at most, blocks that go on with a film not counted; 0 forbids them.
+        max_block_tokens: latent tokens of one picture, or of one latent frame of a film, at most.
+        max_video_tokens: latent tokens of one block of a film at most.
+        max_audio_tokens: latents of one recording, or of one block's sound, at most.
+        shape: the only (rows, columns) allowed of pictures and films; the model's choice where None.
         previews: whether to yield MediaPreview.
 
     Raises:
@@ -102,11 +60,15 @@ class GenerationSettings:
     max_new_tokens: int = 256
     max_media: int = 4
     max_block_tokens: int = 64
-    shape: tuple[int, ...] | None = None
+    max_video_tokens: int = 256
+    max_audio_tokens: int = 128
+    shape: tuple[int, int] | None = None
     previews: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("max_new_tokens", 0), ("max_media", 0), ("max_block_tokens", 1)):
+        least_of = {"steps": 1, "max_new_tokens": 0, "max_media": 0}
+        least_of |= {"max_block_tokens": 1, "max_video_tokens": 1, "max_audio_tokens": 1}
+        for name, least in least_of.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ConfigError(f"{name} is {value!r}; give a whole number from {least} on")
@@ -127,18 +89,36 @@ class GenerationSettings:
 
 
 @dataclass(frozen=True)
+class Forced:
+    """A medium that a reply must begin with.
+
+    Attributes:
+        kind: "image", "video", "audio", or "continue".
+        shape: the numbers of its header.
+        given: clean tokens of its first grid and which of them are given, [frames, rows, columns, C] and
+            [frames, rows, columns]; None where all of it is made.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    given: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True)
 class Request:
     """One conversation to go on with.
 
     Attributes:
         document: up to and including the assistant's role.
         seed: of the noise and of sampled text.
-        forced: (modality, header numbers) of a medium to begin with, after which the reply ends; or None.
+        forced: media to begin with, after which the reply ends; none where the model chooses.
+        num_blocks: blocks made before with the same seed, so that their noise is not drawn again.
     """
 
     document: Sequence[Segment]
     seed: int
-    forced: tuple[str, tuple[int, ...]] | None = None
+    forced: tuple[Forced, ...] = ()
+    num_blocks: int = 0
 
 
 @dataclass
@@ -148,10 +128,12 @@ class _Conversation:
     request: Request
     decoder: StreamDecoder
     document: list[Segment]
+    forced: list[Forced]
     written: list[int] = field(default_factory=list)
     header: list[int] = field(default_factory=list)
     num_written: int = 0
     num_media: int = 0
+    num_blocks: int = 0
     is_done: bool = False
 
     def flush(self) -> None:
@@ -167,14 +149,15 @@ class Generator:
     Args:
         model: in evaluation mode.
         tokenizer: of the text.
-        codecs: stream -> codec.
+        studio: the codecs.
     """
 
-    def __init__(self, model: OmniModel, tokenizer: TextTokenizer, codecs: Mapping[str, VisionCodec]) -> None:
+    def __init__(self, model: OmniModel, tokenizer: TextTokenizer, studio: Studio) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.codecs = codecs
+        self.studio = studio
         self.template = ChatTemplate(tokenizer.control)
+        self.grammar = Grammar(model.config, self.template, studio.frames_per_latent, studio.latents_per_second)
 
     @torch.inference_mode()
     def run(
@@ -183,6 +166,8 @@ class Generator:
         settings: GenerationSettings,
         *,
         should_stop: Callable[[], bool] = lambda: False,
+        reader: Reader | None = None,
+        on_document: Callable[[int, list[Segment]], None] = lambda number, document: None,
     ) -> Iterator[tuple[int, Event]]:
         """Yield (number of the conversation, event) until every reply has ended.
 
@@ -190,9 +175,14 @@ class Generator:
             requests: the conversations; results do not depend on who else is in the batch.
             settings: shared by all of them.
             should_stop: asked before every token and every step; what is done by then stays.
+            reader: of an earlier run whose documents these go on with; what it holds is not read again.
+            on_document: called with what each conversation has become, before its last event.
         """
-        reader = Reader(self.model, num_rows=len(Branch) * len(requests))
-        talks = [_Conversation(r, self.tokenizer.stream_decoder(), list(r.document)) for r in requests]
+        reader = reader or Reader(self.model, num_rows=len(Branch) * len(requests))
+        talks = [
+            _Conversation(r, self.tokenizer.stream_decoder(), list(r.document), list(r.forced), num_blocks=r.num_blocks)
+            for r in requests
+        ]
         for talk in talks:
             self._force(talk)
         logits = reader.sync(range(len(talks)), [self._so_far(talk) for talk in talks])
@@ -209,25 +199,23 @@ class Generator:
                 yield from self._make(reader, talks, group, settings, should_stop)
                 if should_stop():
                     return
+            for number, talk in enumerate(talks):
+                on_document(number, talk.document)
             going = [n for n, talk in enumerate(talks) if not talk.is_done]
             if going:
                 logits = reader.sync(going, [self._so_far(talks[n]) for n in going])
                 pending = dict(zip(going, logits, strict=True))
 
     def _force(self, talk: _Conversation) -> None:
-        if talk.request.forced is not None:
-            kind, numbers = talk.request.forced
-            talk.header = list(self.template.header(kind, numbers))
+        if talk.forced:
+            talk.header = list(self.template.header(talk.forced[0].kind, talk.forced[0].shape))
 
     def _so_far(self, talk: _Conversation) -> list[Segment]:
         tail = [TextRun(tuple(ids)) for ids in (talk.written, talk.header) if ids]
         return [*talk.document, *tail]
 
     def _wants_block(self, talk: _Conversation) -> bool:
-        if talk.is_done or not talk.header:
-            return False
-        kind = self.template.kind_of(talk.header[0])
-        return kind is not None and len(talk.header) == 1 + len(HEADER_FIELDS[kind])
+        return not talk.is_done and self.grammar.is_complete(talk.header)
 
     # Text phase.
 
@@ -259,9 +247,8 @@ class Generator:
                 yield number, TextDelta(text)
 
     def _choose(self, logits: Tensor, talk: _Conversation, settings: GenerationSettings) -> int:
-        legal = self._legal(talk, settings)
         masked = torch.full_like(logits, -math.inf)
-        for place in legal:
+        for place in self._legal(talk, settings):
             masked[place] = logits[place]
         if settings.temperature == 0 or talk.header:
             return int(masked.argmax())
@@ -273,18 +260,23 @@ class Generator:
 
     def _legal(self, talk: _Conversation, settings: GenerationSettings) -> list[int | slice]:
         """Return the ids that may come next: words and kinds, or the numbers of a legal shape."""
-        words = self.template
+        film = continued_film(talk.document)
         if talk.header:
-            if settings.shape is not None:
-                return [words.number(settings.shape[len(talk.header) - 1])]
-            taken = [token - words.first_number for token in talk.header[1:]]
-            largest = settings.max_block_tokens // math.prod(taken)
-            return [slice(words.number(1), words.number(min(largest, 255)) + 1)]
+            limits = ShapeLimits(
+                settings.max_block_tokens, settings.max_video_tokens, settings.max_audio_tokens, settings.shape
+            )
+            going_on = film if talk.header[0] == self.template.kinds["continue"] else []
+            numbers = self.grammar.legal_numbers(talk.header, going_on, limits)
+            first, last = min(numbers), max(numbers)
+            if len(numbers) == last - first + 1:
+                return [slice(self.template.number(first), self.template.number(last) + 1)]
+            return [self.template.number(number) for number in numbers]
         # A medium needs room for its header too.
         room = settings.max_new_tokens - talk.num_written > max(map(len, HEADER_FIELDS.values()))
-        kinds = [words.kinds[kind] for kind in words.kinds if kind in self.model.config.stream_of]
-        media = kinds if room and talk.num_media < settings.max_media else []
-        return [slice(0, self.tokenizer.num_text_ids), words.end, *media]
+        kinds = self.grammar.kinds(film if not talk.written else []) if room and settings.max_media else []
+        if talk.num_media >= settings.max_media:
+            kinds = [kind for kind in kinds if kind == self.template.kinds["continue"]]
+        return [slice(0, self.tokenizer.num_text_ids), self.template.end, *kinds]
 
     # Block phase.
 
@@ -293,12 +285,21 @@ class Generator:
         groups: dict[object, list[int]] = {}
         for number, talk in enumerate(talks):
             if self._wants_block(talk):
-                key = (tuple(talk.header), *self._conditions(talk))
-                groups.setdefault(key, []).append(number)
+                shapes = tuple((grid.modality, *grid.latents.shape) for grid in self._block(talk).grids)
+                groups.setdefault((shapes, *self._conditions(talk)), []).append(number)
         return list(groups.values())
 
+    def _block(self, talk: _Conversation) -> Medium:
+        """Return the block that a conversation waits for: zeros, and what is given of it."""
+        block = self.grammar.block(talk.header, continued_film(talk.document))
+        if talk.forced and talk.forced[0].given is not None:
+            latents, given = talk.forced[0].given
+            first = replace(block.grids[0], latents=latents, given=given)
+            block = replace(block, grids=(first, *block.grids[1:]))
+        return block
+
     def _conditions(self, talk: _Conversation) -> tuple[bool, bool]:
-        """Return whether words, and whether media, come before the block."""
+        """Return whether words, and whether media, come before the block or are given within it."""
         runs = [segment for segment in talk.document if isinstance(segment, TextRun)]
         has_text = any(token < self.tokenizer.num_text_ids for run in runs for token in run.ids)
         return has_text, any(isinstance(segment, Medium) for segment in talk.document)
@@ -312,41 +313,42 @@ class Generator:
         should_stop: Callable[[], bool],
     ) -> Iterator[tuple[int, Event]]:
         """Make one block for each conversation of a group."""
-        block = self._empty_block(talks[group[0]])
-        codec = self.codecs[self.model.config.stream_of[block.modality]]
-        rows, columns = block.latents.shape[1:3]
-        size = self._patch_size(block) * codec.spatial_factor
-        for number in group:
-            yield number, MediaStarted(block.modality, (rows * size, columns * size))
-        has_text, has_media = self._conditions(talks[group[0]])
-        field_ = self._guided_field(reader, talks, group, block, settings)
-        noise = torch.stack([self._noise(talks[number], block) for number in group])
-        base = self.model.config.streams[self.model.config.stream_of[block.modality]]["base_tokens"]
-        shift = shift_for_tokens(block.num_tokens, base_tokens=base)
-        latents = noise
-        for step in trajectory(field_, noise, sigma_schedule(settings.steps, shift=shift), solver=settings.solver):
+        blocks = [self._block(talks[number]) for number in group]
+        for number, block in zip(group, blocks, strict=True):
+            yield number, MediaStarted(block.modality, self.studio.shape(block))
+        field_ = self._guided_field(reader, talks, group, blocks, settings)
+        start = torch.stack([self._start(talks[n], block) for n, block in zip(group, blocks, strict=True)])
+        sigmas = sigma_schedule(settings.steps, shift=block_shift(blocks[0], self.model.config))
+        latents = start
+        for step in trajectory(field_, start, sigmas, solver=settings.solver):
             latents = step.latents
             if should_stop():
                 return
             if settings.previews and step.index < step.num_steps:
-                images = codec.preview(self._to_codec(step.clean, block))
-                for number, image in zip(group, images, strict=True):
-                    yield number, MediaPreview(_first_frame(image), step.index, step.num_steps)
-        pixels = codec.decode(self._to_codec(latents, block))
-        for number, tokens, picture in zip(group, latents, pixels, strict=True):
+                clean = split_grids(step.clean, blocks[0])[0]
+                for number, block, tokens in zip(group, blocks, clean, strict=True):
+                    yield number, MediaPreview(self.studio.preview(block, tokens), step.index, step.num_steps)
+        per_grid = split_grids(latents, blocks[0])
+        made = [_fill(block, [grid[i] for grid in per_grid]) for i, block in enumerate(blocks)]
+        films = [continued_film(talks[n].document) if m.continues else [] for n, m in zip(group, made, strict=True)]
+        parts = self.studio.decode(made, films)
+        for number, medium, part in zip(group, made, parts, strict=True):
             talk = talks[number]
-            medium = replace(block, latents=tokens.view_as(block.latents))
             talk.document.append(medium)
-            talk.header, talk.num_media = [], talk.num_media + 1
-            talk.is_done = talk.request.forced is not None
-            yield number, MediaFinished(Image(_first_frame(picture)))
+            talk.header, talk.num_blocks = [], talk.num_blocks + 1
+            talk.num_media += not medium.continues
+            if talk.forced:
+                del talk.forced[0]
+                talk.is_done = not talk.forced
+                self._force(talk)
+            yield number, MediaFinished(part, medium.continues)
 
     def _guided_field(
         self,
         reader: Reader,
         talks: Sequence[_Conversation],
         group: list[int],
-        block: Medium,
+        blocks: Sequence[Medium],
         settings: GenerationSettings,
     ) -> Callable[[Tensor, float], Tensor]:
         """Return the guided velocity of a group's blocks; all branches run as rows of one batch."""
@@ -365,7 +367,7 @@ class Generator:
             branches = branches_at(sigma)
             if branches not in fields:
                 rows = [row for branch in branches for row in places[branch]]
-                fields[branches] = reader.velocity_field(rows, block)
+                fields[branches] = reader.velocity_field(rows, [*blocks] * len(branches))
             said = fields[branches](latents.repeat(len(branches), 1, 1), sigma).chunk(len(branches))
             return combine(
                 dict(zip(branches, said, strict=True)),
@@ -387,37 +389,23 @@ class Generator:
             num_text_ids=self.tokenizer.num_text_ids,
         )
 
-    def _empty_block(self, talk: _Conversation) -> Medium:
-        kind = self.template.kind_of(talk.header[0])
-        assert kind is not None
-        rows, columns = (token - self.template.first_number for token in talk.header[1:])
-        channels = self.model.config.token_dim(self.model.config.stream_of[kind])
-        return Medium(kind, tuple(talk.header), self.template.media_end, torch.zeros(1, rows, columns, channels))
-
-    def _noise(self, talk: _Conversation, block: Medium) -> Tensor:
-        """Draw a block's noise, [N, C], from the conversation's own seed: the same alone and in a batch."""
-        generator = _generator(talk.request.seed, 2 * talk.num_media)
-        noise = torch.randn(block.num_tokens, block.latents.shape[-1], generator=generator)
-        return noise.to(self.model.embed_tokens.weight.device)
-
-    def _patch_size(self, block: Medium) -> int:
-        return self.model.config.streams[self.model.config.stream_of[block.modality]]["patch_size"]
-
-    def _to_codec(self, tokens: Tensor, block: Medium) -> Tensor:
-        """Bring tokens [R, N, C] to codec latents [R, F, H, W, channels]."""
-        grids = tokens.unflatten(1, block.latents.shape[:3])
-        return torch.stack([to_latents(grid, patch_size=self._patch_size(block)) for grid in grids])
+    def _start(self, talk: _Conversation, block: Medium) -> Tensor:
+        """Return a block's noise, given tokens clean, [N, C]; from its own seed, alone and in a batch."""
+        generator = _generator(talk.request.seed, 2 * talk.num_blocks)
+        grids = []
+        for grid in block.grids:
+            noise = torch.randn(grid.num_tokens, grid.latents.shape[-1], generator=generator)
+            clean = grid.latents.reshape(noise.shape).to(noise)
+            grids.append(torch.where(grid.is_given.unsqueeze(-1), clean, noise).unsqueeze(0))
+        return join_grids(grids)[0].to(self.model.embed_tokens.weight.device)
 
 
-def _first_frame(pixels: Tensor | np.ndarray) -> np.ndarray:
-    """Return the only frame of a picture, uint8 [H, W, 3]."""
-    array = pixels.cpu().numpy() if isinstance(pixels, Tensor) else pixels
-    return array[0] if array.ndim == 4 else array
+def _fill(block: Medium, latents: Sequence[Tensor]) -> Medium:
+    """Return a block with latents, [N, C] of each grid."""
+    grids = [replace(grid, latents=x.view_as(grid.latents)) for grid, x in zip(block.grids, latents, strict=True)]
+    return replace(block, grids=tuple(grids))
 
 
 def _generator(seed: int, number: int) -> torch.Generator:
     """Return a generator for one draw of one conversation."""
     return torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**63)
-
-
-assert set(HEADER_FIELDS) <= set(MODALITIES)

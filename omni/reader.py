@@ -1,6 +1,7 @@
 """Read documents into a cache, each part once; and look at what noise becomes behind them.
 
-R rows of a pass, N latent tokens of a block, C numbers in each, V vocabulary.
+R rows of a pass, N latent tokens of a block (all its grids), C numbers in each (of the widest grid; the others are
+padded with zeros), V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from omni.cache import KVCache
 from omni.model import OmniModel
 from omni.sequence import FlatDocument, Medium, Segment, TextRun, pack
 
-__all__ = ["Item", "Reader", "to_items"]
+__all__ = ["Item", "Reader", "join_grids", "split_grids", "to_items"]
 
 Item = int | Medium
 
@@ -26,17 +27,35 @@ def to_items(document: Sequence[Segment]) -> list[Item]:
     return items
 
 
+def join_grids(grids: Sequence[Tensor]) -> Tensor:
+    """Lay the tokens of several grids, [R, N_i, C_i] each, one behind the other: [R, N, C], padded with zeros."""
+    widest = max(grid.shape[-1] for grid in grids)
+    return torch.cat([torch.nn.functional.pad(grid, (0, widest - grid.shape[-1])) for grid in grids], dim=1)
+
+
+def split_grids(latents: Tensor, block: Medium) -> list[Tensor]:
+    """Undo join_grids for the grids of a block: [R, N_i, C_i] each."""
+    pieces = latents.split([grid.num_tokens for grid in block.grids], dim=1)
+    return [x[..., : grid.latents.shape[-1]] for x, grid in zip(pieces, block.grids, strict=True)]
+
+
 @dataclass
 class _Row:
-    """What a row of the cache holds: its items, and for each the tokens and the position after it."""
+    """What a row of the cache holds: its items, and for each the tokens and the positions after it."""
 
     items: list[Item] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
-    positions: list[float] = field(default_factory=list)
+    positions: list[tuple[float, float | None]] = field(default_factory=list)
 
     @property
-    def position(self) -> float:
-        return self.positions[-1] if self.positions else 0.0
+    def position(self) -> tuple[float, float | None]:
+        """Return where the next text token stands, and where the film before it began."""
+        return self.positions[-1] if self.positions else (0.0, None)
+
+    def follow(self) -> FlatDocument:
+        """Return an empty document that goes on here."""
+        position, film_start = self.position
+        return FlatDocument(next_position=position, film_start=film_start)
 
 
 class Reader:
@@ -98,39 +117,49 @@ class Reader:
 
     def _flatten(self, row: int, items: Sequence[Item]) -> FlatDocument:
         held = self.rows[row]
-        flat = FlatDocument(next_position=held.position)
+        flat = held.follow()
         start = held.lengths[-1] if held.lengths else 0
         for item in items:
             if isinstance(item, Medium):
-                flat.add_block(item, self.model.config.stream_of[item.modality], copy=0, slot=0)
+                flat.add_block(item, self.model.config, copy=0, slot=0)
                 flat.advance(item)
             else:
                 flat.add_text((item,))
             held.items.append(item)
             held.lengths.append(start + len(flat))
-            held.positions.append(flat.next_position)
+            held.positions.append((flat.next_position, flat.film_start))
         return flat
 
-    def velocity_field(self, rows: Sequence[int], block: Medium) -> Callable[[Tensor, float], Tensor]:
+    def velocity_field(self, rows: Sequence[int], blocks: Sequence[Medium]) -> Callable[[Tensor, float], Tensor]:
         """Return the function that maps noisy latents [R, N, C] of a block behind each row to their velocity.
 
+        Tokens that are given have no noise and no velocity.
+
         Args:
-            rows: whose documents condition the block.
-            block: its modality and shape; its latents are not looked at.
+            rows: whose documents condition the blocks.
+            blocks: modality and shape of each row's block, the same for all; their latents are not looked at.
         """
-        stream = self.model.config.stream_of[block.modality]
+        config = self.model.config
         flats = []
-        for row in rows:
-            flat = FlatDocument(next_position=self.rows[row].position, shifts=[0.0, 1.0])
-            flat.add_block(block, stream, copy=1, slot=1)
+        for row, block in zip(rows, blocks, strict=True):
+            flat = self.rows[row].follow()
+            flat.shifts.append(1.0)
+            flat.add_block(block, config, copy=1, slot=1)
             flats.append([flat])
         batch = pack(flats, sample_sigma=torch.zeros_like).to(self.cache.keys.device)
-        view = self.cache.view(list(rows), block.num_tokens)
+        view = self.cache.view(list(rows), blocks[0].num_tokens)
         mask = view.open_mask()
+        streams = [config.stream_of[grid.modality] for grid in blocks[0].grids]
+        is_made = torch.stack([torch.cat([~grid.is_given for grid in block.grids]) for block in blocks])
+        is_made = is_made.unsqueeze(-1).to(batch.sigmas.device)
 
         def velocity(latents: Tensor, sigma: float) -> Tensor:
-            batch.latents = {stream: latents.flatten(0, 1)}
+            grids = split_grids(latents, blocks[0])
+            batch.latents = {stream: grid.flatten(0, 1) for stream, grid in zip(streams, grids, strict=True)}
             batch.sigmas = torch.full_like(batch.sigmas, sigma)
-            return self.model(batch, cache=view, mask=mask, with_logits=False).velocity[stream].view_as(latents)
+            batch.sigmas[0] = 0  # of the given tokens
+            said = self.model(batch, cache=view, mask=mask, with_logits=False).velocity
+            pairs = zip(streams, grids, strict=True)
+            return join_grids([said[stream].view_as(grid) for stream, grid in pairs]) * is_made
 
         return velocity

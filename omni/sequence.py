@@ -19,11 +19,13 @@ from omni.masks import PAD_DOCUMENT, AttentionIds
 __all__ = [
     "Document",
     "FlatDocument",
+    "Grid",
     "Medium",
     "PackedBatch",
     "Segment",
     "TextRun",
     "block_positions",
+    "block_shift",
     "drop_conditions",
     "flatten",
     "pack",
@@ -47,45 +49,88 @@ class TextRun:
 
 
 @dataclass(frozen=True, eq=False)
-class Medium:
-    """One block of latents with its header.
+class Grid:
+    """The latents of one modality within a block.
 
     Attributes:
         modality: "image", "video" or "audio".
-        header: ids that announce modality and shape.
-        end: the id after the block; what follows the block is predicted from it.
         latents: clean latent tokens, [frames, rows, columns, C].
-        is_target: whether the model is trained to make it.
+        seconds: of each latent frame, from the beginning of the film or recording; (0.0,) for a picture.
+        given: tokens of a block that is made which are not made but given, [frames, rows, columns]; None for none.
     """
 
     modality: str
-    header: tuple[int, ...]
-    end: int
     latents: Tensor
-    is_target: bool = False
+    seconds: tuple[float, ...] = (0.0,)
+    given: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        frames = self.latents.shape[0]
+        assert len(self.seconds) == frames, f"{len(self.seconds)} seconds for {frames} latent frames"
+        assert self.given is None or self.given.shape == self.latents.shape[:3], "given: one value a token"
 
     @property
     def num_tokens(self) -> int:
         """Return the number of latent tokens."""
         return math.prod(self.latents.shape[:3])
 
+    @property
+    def is_given(self) -> Tensor:
+        """Return for each token whether it is given, [tokens]."""
+        if self.given is None:
+            return torch.zeros(self.num_tokens, dtype=torch.bool)
+        return self.given.flatten()
+
+
+@dataclass(frozen=True, eq=False)
+class Medium:
+    """One block of latents with its header; a film and its sound are two grids of one block.
+
+    Attributes:
+        header: ids that announce modality and shape.
+        end: the id after the block; what follows the block is predicted from it.
+        grids: the latents, one grid a modality.
+        is_target: whether the model is trained to make it.
+        continues: whether it goes on with the film of the medium before it, on one clock.
+    """
+
+    header: tuple[int, ...]
+    end: int
+    grids: tuple[Grid, ...]
+    is_target: bool = False
+    continues: bool = False
+
+    @property
+    def modality(self) -> str:
+        """Return the modality of the first grid."""
+        return self.grids[0].modality
+
+    @property
+    def num_tokens(self) -> int:
+        """Return the number of latent tokens of all grids."""
+        return sum(grid.num_tokens for grid in self.grids)
+
 
 Segment = TextRun | Medium
 Document = Sequence[Segment]
 
 
-def block_positions(start: float, frames: int, rows: int, columns: int) -> Tensor:
-    """Return time, row and column of each token of a block, [frames * rows * columns, 3], float32.
+POSITIONS_PER_SECOND = 25.0
 
-    Rows and columns are centred on the start, so that sizes and aspect ratios generalise.
+
+def block_positions(start: float, seconds: Sequence[float], rows: int, columns: int) -> Tensor:
+    """Return time, row and column of each token of a grid, [frames * rows * columns, 3], float32.
+
+    Time runs in real seconds, 25 positions each, so that a film and its sound share the clock. Rows and columns
+    are centred on the start, so that sizes and aspect ratios generalise.
 
     Args:
-        start: place of the next text token.
-        frames: latent frames; an image has one.
+        start: position at which the film or picture begins.
+        seconds: of each latent frame since then.
         rows: latent tokens from top to bottom.
         columns: latent tokens from left to right.
     """
-    time = start + torch.arange(frames, dtype=torch.float32)
+    time = start + POSITIONS_PER_SECOND * torch.tensor(tuple(seconds), dtype=torch.float32)
     row = start + torch.arange(rows, dtype=torch.float32) - (rows - 1) / 2
     column = start + torch.arange(columns, dtype=torch.float32) - (columns - 1) / 2
     return torch.stack(torch.meshgrid(time, row, column, indexing="ij"), dim=-1).reshape(-1, 3)
@@ -99,8 +144,10 @@ class FlatDocument:
         ids, modality, block, copy, sigma_slot, labels: integers; labels are -1 where nothing is predicted.
         readable: booleans.
         positions: one [tokens, 3] tensor for each piece.
-        latents: (stream, clean latents [tokens, C], sigma slot) of each block, in order.
+        latents: (stream, clean latents [tokens, C], sigma slot of each token) of each grid, in order.
         shifts: of each sigma slot; slot 0 is sigma 0.
+        next_position: of the next text token.
+        film_start: position at which the latest medium, or the film it goes on with, began; None before the first.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -111,9 +158,10 @@ class FlatDocument:
     labels: list[int] = field(default_factory=list)
     readable: list[bool] = field(default_factory=list)
     positions: list[Tensor] = field(default_factory=list)
-    latents: list[tuple[str, Tensor, int]] = field(default_factory=list)
+    latents: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
     shifts: list[float] = field(default_factory=lambda: [0.0])
     next_position: float = 0.0
+    film_start: float | None = None
     num_blocks: int = 0
 
     def __len__(self) -> int:
@@ -138,25 +186,40 @@ class FlatDocument:
         self.next_position += count
         self.num_blocks += count
 
-    def add_block(self, medium: Medium, stream: str, *, copy: int, slot: int) -> None:
-        """Append one copy of a medium's latents; `advance` closes the block after its last copy."""
-        frames, rows, columns, channels = medium.latents.shape
-        count = medium.num_tokens
-        self.ids += [0] * count
-        self.modality += [MODALITIES.index(medium.modality)] * count
-        self.block += [self.num_blocks] * count
-        self.copy += [copy] * count
-        self.sigma_slot += [slot] * count
-        self.labels += [-1] * count
-        self.readable += [copy == 0] * count
-        self.positions.append(block_positions(self.next_position, frames, rows, columns))
-        self.latents.append((stream, medium.latents.reshape(count, channels), slot))
+    def add_block(self, medium: Medium, config: OmniConfig, *, copy: int, slot: int) -> None:
+        """Append one copy of a medium's latents; `advance` closes the block after its last copy.
+
+        Args:
+            medium: its grids share the block's sigma; tokens that are given stay clean.
+            config: which stream holds which modality.
+            copy: 0 for the readable copy, 1 and up for noisy ones.
+            slot: of the sigma; 0 is sigma 0.
+        """
+        start = self._start_of(medium)
+        for grid in medium.grids:
+            _, rows, columns, channels = grid.latents.shape
+            count = grid.num_tokens
+            slots = torch.where(grid.is_given, 0, slot)
+            self.ids += [0] * count
+            self.modality += [MODALITIES.index(grid.modality)] * count
+            self.block += [self.num_blocks] * count
+            self.copy += [copy] * count
+            self.sigma_slot += slots.tolist()
+            self.labels += [-1] * count
+            self.readable += [copy == 0] * count
+            self.positions.append(block_positions(start, grid.seconds, rows, columns))
+            self.latents.append((config.stream_of[grid.modality], grid.latents.reshape(count, channels), slots))
+
+    def _start_of(self, medium: Medium) -> float:
+        """Return where a medium begins; one that goes on with a film, where the film began."""
+        return self.film_start if medium.continues and self.film_start is not None else self.next_position
 
     def advance(self, medium: Medium) -> None:
         """Close a block: what follows stands behind its largest coordinate."""
-        frames, rows, columns = medium.latents.shape[:3]
-        largest = max(frames - 1, (rows - 1) / 2, (columns - 1) / 2)
-        self.next_position = math.ceil(self.next_position + largest) + 1
+        self.film_start = self._start_of(medium)
+        shapes = [(grid.seconds[-1] * POSITIONS_PER_SECOND, *grid.latents.shape[1:3]) for grid in medium.grids]
+        largest = max(max(time, (rows - 1) / 2, (columns - 1) / 2) for time, rows, columns in shapes)
+        self.next_position = max(self.next_position, math.ceil(self.film_start + largest) + 1)
         self.num_blocks += 1
 
 
@@ -177,17 +240,22 @@ def flatten(document: Document, config: OmniConfig, *, num_noisy: int = 1) -> Fl
             flat.add_text(segment.ids, is_target=segment.is_target)
             continue
         flat.add_text(segment.header, is_target=segment.is_target and _is_written(document))
-        stream = config.stream_of[segment.modality]
         for copy in range(1, num_noisy + 1 if segment.is_target else 1):
-            flat.shifts.append(shift_for_tokens(segment.num_tokens, base_tokens=config.streams[stream]["base_tokens"]))
-            flat.add_block(segment, stream, copy=copy, slot=len(flat.shifts) - 1)
+            flat.shifts.append(block_shift(segment, config))
+            flat.add_block(segment, config, copy=copy, slot=len(flat.shifts) - 1)
         is_read = any(later.is_target for later in document[index + 1 :])
         if not segment.is_target or is_read:
-            flat.add_block(segment, stream, copy=0, slot=0)
+            flat.add_block(segment, config, copy=0, slot=0)
         flat.advance(segment)
         if is_read or not segment.is_target:
             flat.add_text((segment.end,))
     return flat
+
+
+def block_shift(medium: Medium, config: OmniConfig) -> float:
+    """Return the shift of a block's sigma, from the size of its first grid; see flow.shift_for_tokens."""
+    grid = medium.grids[0]
+    return shift_for_tokens(grid.num_tokens, base_tokens=config.streams[config.stream_of[grid.modality]]["base_tokens"])
 
 
 def _is_written(document: Document) -> bool:
@@ -294,7 +362,7 @@ def pack(
     positions = torch.zeros(len(rows), length, 3)
     readable = torch.zeros(len(rows), length, dtype=torch.bool)
     shifts = [0.0]
-    blocks: list[tuple[str, Tensor, int]] = []
+    blocks: list[tuple[str, Tensor, Tensor]] = []
     for number, row in enumerate(rows):
         start = 0
         for document, flat in enumerate(row):
@@ -306,7 +374,7 @@ def pack(
             columns["document"][number, place] = document
             readable[number, place] = torch.tensor(flat.readable)
             positions[number, place] = torch.cat(flat.positions)
-            blocks += [(stream, x, slot + len(shifts) - 1 if slot else 0) for stream, x, slot in flat.latents]
+            blocks += [(stream, x, torch.where(own > 0, own + len(shifts) - 1, 0)) for stream, x, own in flat.latents]
             shifts += flat.shifts[1:]
             start += len(flat)
     sigmas = torch.zeros(len(shifts))
@@ -335,16 +403,15 @@ _COLUMNS = ("ids", "modality", "block", "copy", "sigma_slot", "labels")
 
 
 def _add_noise(
-    blocks: Sequence[tuple[str, Tensor, int]], sigmas: Tensor, generator: torch.Generator | None
+    blocks: Sequence[tuple[str, Tensor, Tensor]], sigmas: Tensor, generator: torch.Generator | None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Return noisy latents, velocities and the mask of trained tokens of each stream."""
     noisy: dict[str, Tensor] = {}
     target: dict[str, Tensor] = {}
     is_noisy: dict[str, Tensor] = {}
     for stream in sorted({stream for stream, _, _ in blocks}):
-        mine = [(x.float(), slot) for name, x, slot in blocks if name == stream]
-        clean = torch.cat([x for x, _ in mine])
-        slots = torch.cat([torch.full((len(x),), slot) for x, slot in mine])
+        clean = torch.cat([x.float() for name, x, _ in blocks if name == stream])
+        slots = torch.cat([own for name, _, own in blocks if name == stream])
         noise = torch.randn(clean.shape, generator=generator)
         noisy[stream] = add_noise(clean, noise, sigmas[slots])
         target[stream] = noise - clean

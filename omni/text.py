@@ -17,7 +17,7 @@ from omni.vocabulary import CONFIG_FILE, Vocabulary, load_vocabulary, read_json,
 __all__ = ["CONTROL_TOKENS", "StreamDecoder", "TextTokenizer"]
 
 # The order is part of the checkpoint format: new names go to the end. The numbers write shapes.
-CONTROL_TOKENS = (
+CONTROL_TOKENS: tuple[str, ...] = (
     "<|pad|>",
     "<|bos|>",
     "<|system|>",
@@ -29,7 +29,9 @@ CONTROL_TOKENS = (
     "<|audio|>",
     "<|action|>",
     "<|media_end|>",
-) + tuple(f"<|{number}|>" for number in range(256))
+    *(f"<|{number}|>" for number in range(256)),
+    "<|continue|>",
+)
 
 # One character of UTF-8, lone surrogates (three bytes from 0xED on) included, as `surrogatepass` writes them.
 _CHARACTER = (

@@ -15,11 +15,11 @@ from omni import OmniConfig, OmniModel
 from omni.chat import ChatTemplate
 from omni.errors import ConfigError
 from omni.flow import sample_sigma
-from omni.generate import GenerationSettings, Generator, Request
+from omni.generate import Forced, GenerationSettings, Generator, Request
 from omni.guidance import GuidanceConfig
 from omni.losses import loss_counts, loss_sums
 from omni.masks import dense_mask
-from omni.sequence import FlatDocument, Medium, PackedBatch, Segment, TextRun, flatten, pack
+from omni.sequence import FlatDocument, Grid, Medium, PackedBatch, Segment, TextRun, flatten, pack
 from omni.text import CONTROL_TOKENS
 from training.engine import best_precision
 
@@ -124,7 +124,7 @@ def our_document() -> list[Segment]:
     for length in TEXT_LENGTHS:
         latents, header = torch.randn(1, *BLOCK_SHAPE, LATENT_DIM), template.header("image", BLOCK_SHAPE)
         document.append(TextRun(tuple(random_ids(length).tolist()), is_target=True))
-        document.append(Medium("image", header, template.media_end, latents, is_target=True))
+        document.append(Medium(header, template.media_end, (Grid("image", latents),), is_target=True))
     return document
 
 
@@ -186,7 +186,7 @@ def our_picture(device: str) -> Variants:
     settings = GenerationSettings(steps=PICTURE_STEPS, solver=PICTURE_SOLVER, guidance=guidance)
 
     def picture() -> None:
-        list(generator.run([Request(prompt, seed=0, forced=("image", BLOCK_SHAPE))], settings))
+        list(generator.run([Request(prompt, seed=0, forced=(Forced("image", BLOCK_SHAPE),))], settings))
 
     return in_each_precision(picture, device)
 

@@ -5,14 +5,8 @@ import torch
 from tests.test_model import documents, packed, picture
 
 from omni.chat import Turn, medium_from_latents, open_reply, to_document, to_latents
-from omni.generate import (
-    GenerationSettings,
-    MediaFinished,
-    MediaPreview,
-    MediaStarted,
-    Request,
-    TextDelta,
-)
+from omni.events import MediaFinished, MediaPreview, MediaStarted, TextDelta
+from omni.generate import Forced, GenerationSettings, Request
 from omni.guidance import GuidanceConfig
 from omni.parts import Image
 from omni.reader import Reader, to_items
@@ -70,7 +64,7 @@ def test_block_through_the_cache_equals_the_training_row(config, model):
     expected = model(batch).velocity["vision"][noisy]
     reader = Reader(model, num_rows=1)
     reader.sync([0], [[*context, TextRun(made.header)]])
-    field = reader.velocity_field([0], made)
+    field = reader.velocity_field([0], [made])
     said = field(batch.latents["vision"][noisy].unsqueeze(0), 0.6)[0]
     torch.testing.assert_close(said, expected, atol=1e-4, rtol=1e-4)
 
@@ -79,13 +73,13 @@ def test_noisy_steps_leave_the_cache_as_it_was(config, model):
     reader = Reader(model, num_rows=1)
     reader.sync([0], [[TextRun((1, 2, 3))]])
     lengths, keys = list(reader.cache.lengths), reader.cache.keys[:, :, :, :3].clone()
-    field = reader.velocity_field([0], picture(config, 1))
+    field = reader.velocity_field([0], [picture(config, 1)])
     field(torch.randn(1, 6, config.token_dim("vision")), 0.9)
     assert reader.cache.lengths == lengths
     assert torch.equal(reader.cache.keys[:, :, :, :3], keys)
 
 
-def request(omni, text, *, seed, forced=None, image=None):
+def request(omni, text, *, seed, forced=(), image=None):
     items = (text,) if image is None else (image, text)
     document = to_document([Turn("user", items)], tokenizer=omni.tokenizer, template=omni.template)
     return Request(open_reply(document, omni.template), seed, forced)
@@ -106,10 +100,10 @@ def run(omni, requests, settings=SETTINGS):
 def test_batch_equals_single(omni, config):
     given = picture(config, 5)
     requests = [
-        request(omni, "Draw a fox.", seed=1, forced=("image", (2, 3))),
+        request(omni, "Draw a fox.", seed=1, forced=(Forced("image", (2, 3)),)),
         request(omni, "hello there! hello", seed=2),
-        request(omni, "fox", seed=3, forced=("image", (2, 3)), image=given),
-        request(omni, "Draw a small red fox", seed=4, forced=("image", (1, 2))),
+        request(omni, "fox", seed=3, forced=(Forced("image", (2, 3)),), image=given),
+        request(omni, "Draw a small red fox", seed=4, forced=(Forced("image", (1, 2)),)),
     ]
     together = run(omni, requests)
     for one, expected in zip(requests, together, strict=True):
@@ -127,12 +121,12 @@ def test_batch_latents_equal_single_to_1e4(omni, config, model):
     noise = torch.randn(2, 6, config.token_dim("vision"), generator=torch.Generator().manual_seed(1))
     both = Reader(model, num_rows=2)
     both.sync([0, 1], documents_)
-    together = both.velocity_field([0, 1], block)(noise, 0.7)
+    together = both.velocity_field([0, 1], [block] * 2)(noise, 0.7)
     for row in range(2):
         alone = Reader(model, num_rows=1)
         alone.sync([0], [documents_[row]])
         torch.testing.assert_close(
-            alone.velocity_field([0], block)(noise[row : row + 1], 0.7)[0],
+            alone.velocity_field([0], [block])(noise[row : row + 1], 0.7)[0],
             together[row],
             atol=1e-4,
             rtol=1e-4,
@@ -140,13 +134,13 @@ def test_batch_latents_equal_single_to_1e4(omni, config, model):
 
 
 def test_same_seed_same_picture_other_seed_another(omni):
-    requests = [request(omni, "a fox", seed=s, forced=("image", (2, 2))) for s in (7, 7, 8)]
+    requests = [request(omni, "a fox", seed=s, forced=(Forced("image", (2, 2)),)) for s in (7, 7, 8)]
     (_, [a]), (_, [b]), (_, [c]) = run(omni, requests)
     assert (a.pixels == b.pixels).all() and (a.pixels != c.pixels).any()
 
 
 def test_guidance_changes_the_picture(omni):
-    one = [request(omni, "a fox", seed=7, forced=("image", (2, 2)))]
+    one = [request(omni, "a fox", seed=7, forced=(Forced("image", (2, 2)),))]
     plain = run(omni, one, GenerationSettings(steps=3, guidance=GuidanceConfig(scale=1.0)))
     strong = run(omni, one, GenerationSettings(steps=3, guidance=GuidanceConfig(scale=6.0)))
     assert (plain[0][1][0].pixels != strong[0][1][0].pixels).any()
@@ -174,7 +168,7 @@ def test_no_media_where_they_are_forbidden(omni):
 def test_events_come_in_order_with_previews(omni):
     events = list(
         omni._generator.run(
-            [request(omni, "a fox", seed=1, forced=("image", (2, 3)))],
+            [request(omni, "a fox", seed=1, forced=(Forced("image", (2, 3)),))],
             GenerationSettings(steps=4, previews=True),
         )
     )
@@ -187,7 +181,7 @@ def test_events_come_in_order_with_previews(omni):
 def test_stop_ends_inside_a_picture(omni):
     steps = []
     generator = omni._generator.run(
-        [request(omni, "a fox", seed=1, forced=("image", (2, 3)))],
+        [request(omni, "a fox", seed=1, forced=(Forced("image", (2, 3)),))],
         GenerationSettings(steps=50, previews=True),
         should_stop=lambda: len(steps) >= 3,
     )
@@ -200,15 +194,15 @@ def test_stop_ends_inside_a_picture(omni):
 def test_latent_tokens_round_trip(omni):
     latents = torch.randn(1, 4, 6, 4)
     medium = medium_from_latents(latents, template=omni.template, modality="image", patch_size=2)
-    assert medium.latents.shape == (1, 2, 3, 16)
-    assert torch.equal(to_latents(medium.latents, patch_size=2), latents)
+    assert medium.grids[0].latents.shape == (1, 2, 3, 16)
+    assert torch.equal(to_latents(medium.grids[0].latents, patch_size=2), latents)
 
 
 def test_position_of_a_cached_row_equals_that_of_the_document(config, model):
     document = [TextRun((1, 2)), picture(config, 1, shape=(1, 5, 3)), TextRun((3,))]
     reader = Reader(model, num_rows=1)
     reader.sync([0], [document])
-    assert reader.rows[0].position == flatten(document, config).next_position
+    assert reader.rows[0].position[0] == flatten(document, config).next_position
     assert FlatDocument().next_position == 0.0
 
 
@@ -221,5 +215,5 @@ def test_impossible_settings_are_refused(wrong):
 
 
 def test_image_part_is_what_comes_out(omni):
-    out = run(omni, [request(omni, "a fox", seed=1, forced=("image", (2, 2)))])
+    out = run(omni, [request(omni, "a fox", seed=1, forced=(Forced("image", (2, 2)),))])
     assert isinstance(out[0][1][0], Image)

@@ -12,6 +12,7 @@ from omni.masks import AttentionIds, dense_mask, flex_mask
 from omni.model import OmniModel
 from omni.sequence import (
     FlatDocument,
+    Grid,
     Medium,
     PackedBatch,
     TextRun,
@@ -26,7 +27,8 @@ def picture(config: OmniConfig, seed: int, *, shape=(1, 2, 3), is_target=False) 
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(*shape, config.token_dim("vision"), generator=generator)
     first = config.num_text_ids
-    return Medium("image", (first + 6, first + 11 + shape[1], first + 11 + shape[2]), first + 10, latents, is_target)
+    header = (first + 6, first + 11 + shape[1], first + 11 + shape[2])
+    return Medium(header, first + 10, (Grid("image", latents),), is_target)
 
 
 def documents(config: OmniConfig) -> list[list]:

@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 
 from omni.chat import Turn, to_document
 from omni.errors import ConfigError, InputError
-from omni.generate import MediaFinished, MediaPreview, MediaStarted, TextDelta
+from omni.events import MediaFinished, MediaPreview, MediaStarted, TextDelta
 from omni.guidance import GuidanceConfig
 from omni.images import METADATA_KEY
 from omni.messages import Message
@@ -194,7 +194,7 @@ def test_edit_and_caption_read_from_files_and_bytes(omni: Omni, tmp_path: Any) -
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 2000), (2000, 1), (33, 47), (500, 500), (16, 4096)])
 def test_pictures_of_any_size_are_read(omni: Omni, height: int, width: int) -> None:
-    fitted = omni._fitted(Image(pixels(height, width)))
+    fitted = omni.studio.fit(pixels(height, width))
     rows, columns = fitted.shape[0] // 16, fitted.shape[1] // 16
     assert fitted.shape == (16 * rows, 16 * columns, 3) and 1 <= rows * columns <= omni.defaults.max_block_tokens
     assert isinstance(omni.caption(pixels(height, width), max_new_tokens=2), str)
@@ -203,7 +203,7 @@ def test_pictures_of_any_size_are_read(omni: Omni, height: int, width: int) -> N
 def test_large_pictures_keep_their_proportions(omni: Omni) -> None:
     shapes = {(100, 100): (64, 64), (640, 960): (64, 96), (960, 640): (96, 64), (64, 96): (64, 96), (48, 32): (48, 32)}
     for size, fitted in shapes.items():
-        assert omni._fitted(Image(pixels(*size))).shape[:2] == fitted
+        assert omni.studio.fit(pixels(*size)).shape[:2] == fitted
 
 
 # Settings.

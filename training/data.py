@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from omni.chat import ChatTemplate, Turn, medium_from_latents, to_document
+from omni.chat import ChatTemplate, FilmClock, Turn, medium_from_latents, to_document
 from omni.config import OmniConfig
 from omni.errors import ConfigError
 from omni.flow import sample_sigma
@@ -17,6 +17,7 @@ from omni.sequence import (
     Medium,
     PackedBatch,
     Segment,
+    TextRun,
     drop_conditions,
     flatten,
     pack,
@@ -72,18 +73,35 @@ class DocumentMaker:
     def document(self, index: int) -> list[Segment]:
         """Return a document with every condition in place."""
         template = ChatTemplate(self.tokenizer.control)
-        turns = [
-            Turn(message["role"], tuple(self._item(item, template) for item in message["content"]))
-            for message in self.dataset[index]
-        ]
+        film: list[Medium] = []
+        turns = []
+        for message in self.dataset[index]:
+            items = tuple(self._item(item, template, film) for item in message["content"])
+            turns.append(Turn(message["role"], items))
         return to_document(turns, tokenizer=self.tokenizer, template=template, is_training=True)
 
-    def _item(self, item: dict[str, Any], template: ChatTemplate) -> Any:
+    def _item(self, item: dict[str, Any], template: ChatTemplate, film: list[Medium]) -> str | TextRun | Medium:
+        """Make a text, an action or a block; film: the blocks of the film that may go on."""
         if item["type"] == "text":
-            return item["text"]
-        stream = self.model.stream_of[item["type"]]
-        patch_size = self.model.streams[stream]["patch_size"]
-        return medium_from_latents(item["latents"], template=template, modality=item["type"], patch_size=patch_size)
+            return str(item["text"])
+        if item["type"] == "action":
+            return template.action_run(item["action"])
+        modality = item["type"]
+        given = item.get("given")
+        continues = item.get("continues", False)
+        medium = medium_from_latents(
+            item.get("latents"),
+            template=template,
+            modality=modality,
+            patch_size=self.model.streams[self.model.stream_of[modality]]["patch_size"],
+            sound=item.get("sound"),
+            clock=FilmClock(item.get("fps", 1), item.get("frames_per_latent", 1), item.get("latents_per_second", 25.0)),
+            given=None if given is None else given.bool(),
+            after=film if continues else (),
+        )
+        if modality == "video":
+            film[:] = [*film, medium] if continues else [medium]
+        return medium
 
 
 @dataclass
@@ -91,14 +109,14 @@ class PackedLoader:
     """Deal documents, shuffled anew each epoch, into the rows of batches; none is lost or repeated.
 
     Attributes:
-        make: (epoch, index) -> flat document.
+        make: (epoch, index) -> flat document; None for one to be left out.
         num_documents: documents of an epoch.
         row_length, num_rows: shape of a batch.
         seed: of the order.
         lookahead: batches of tokens to choose from; more pack more tightly.
     """
 
-    make: Callable[[int, int], FlatDocument]
+    make: Callable[[int, int], FlatDocument | None]
     num_documents: int
     row_length: int
     num_rows: int
@@ -126,6 +144,8 @@ class PackedLoader:
         key = (self.epoch, self._order[self.position])
         self.position += 1
         flat = self.make(*key)
+        if flat is None:
+            return
         if len(flat) > self.row_length:
             self.num_skipped += 1
             if self.num_skipped > 100 and self.num_skipped > self.epoch * self.num_documents + self.position // 2:
@@ -160,7 +180,7 @@ class PackedLoader:
         self.epoch, self.position, self.num_skipped = state["epoch"], state["position"], state["num_skipped"]
         self.waiting = [(epoch, index) for epoch, index in state["waiting"]]
         self._order = self._shuffle()
-        self._flat = {key: self.make(*key) for key in self.waiting}
+        self._flat = {key: flat for key in self.waiting if (flat := self.make(*key)) is not None}
 
 
 def noisy_batch(rows: Sequence[Sequence[FlatDocument]], config: TrainConfig, *, seed: int) -> PackedBatch:

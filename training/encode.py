@@ -1,6 +1,6 @@
 """Encode world documents once, to latents on disk: `python -m training.encode CONFIG [key=value ...]`.
 
-Worker processes write and draw the documents, this one runs the codec. Finished shards are kept, so a run
+Worker processes write and draw the documents, this one runs the codecs. Finished shards are kept, so a run
 that was stopped goes on, and one with more `documents` adds shards.
 """
 
@@ -13,29 +13,36 @@ import random
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from omni.codecs import VisionCodec
+from omni.chat import FilmClock
+from omni.checkpoint import codec_class
+from omni.codecs.vision import VisionCodec
 from omni.errors import ConfigError, OmniError
 from omni.memory import keep_freed_memory
+from omni.studio import Codec
 from training.config import Section
 from training.settings import load_settings
 from training.shards import shard_path, write_shard
 
 __all__ = ["EncodeConfig", "encode", "main"]
 
+if TYPE_CHECKING:
+    from omni.codecs.audio import AudioCodec
+
 
 class EncodeConfig(Section):
     """What to encode.
 
-    codec: folder of the vision codec.
+    codecs: stream -> folder of its codec.
     output: folder of the shards.
     documents: how many; document k is the same whatever their number.
     mixture: task to share of the documents.
@@ -44,7 +51,7 @@ class EncodeConfig(Section):
     workers, threads: processes that draw; threads of the codec.
     """
 
-    codec: str
+    codecs: dict[str, str]
     output: str
     documents: int = Field(gt=0)
     mixture: dict[str, float]
@@ -63,49 +70,139 @@ def _make(job: tuple[int, dict[str, float], str, int]) -> dict[str, Any]:
     k, mixture, split, seed = job
     task = random.Random(f"{seed}/{k}").choices(list(mixture), list(mixture.values()))[0]
     number = seed * 1_000_000_000 + k
-    return {"task": task, "seed": number, "messages": document(task, number, split).messages}
+    messages = document(task, number, split).messages
+    for item in (item for message in messages for item in message["content"]):
+        if item["type"] == "video":
+            item["num_frames"] = len(item["frames"])
+    return {"task": task, "seed": number, "messages": messages}
 
 
-def _detach_pictures(documents: Iterable[dict[str, Any]]) -> list[np.ndarray]:
-    """Replace each picture by its number in the list that is returned."""
-    pictures: list[np.ndarray] = []
-    for document in documents:
-        for message in document["messages"]:
-            for item in message["content"]:
-                if item["type"] == "image":
-                    item["latents"] = len(pictures)
-                    pictures.append(item.pop("image"))
-    return pictures
+@dataclass
+class _Job:
+    """One thing for a codec: a picture or film, uint8 [F, H, W, 3], or a sound, float32 [T], and who waits for it.
+
+    waiting: (item, key, begin, end), the latents [begin:end] go to item[key]; end None for all.
+    """
+
+    array: np.ndarray
+    waiting: list[tuple[dict[str, Any], str, int, int | None]]
 
 
-def _encode_pictures(codec: VisionCodec, pictures: list[np.ndarray], batch_size: int) -> list[Tensor]:
-    """Encode pictures of mixed sizes, batches of one size each; latents in the order given."""
-    by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for number, picture in enumerate(pictures):
-        by_size[picture.shape].append(number)
-    latents: dict[int, Tensor] = {}
-    for numbers in by_size.values():
-        for start in range(0, len(numbers), batch_size):
-            chosen = numbers[start : start + batch_size]
-            pixels = torch.from_numpy(np.stack([pictures[number] for number in chosen]))
-            latents |= zip(chosen, codec.encode(pixels[:, None]), strict=True)
-    return [latents[number] for number in range(len(pictures))]
+def _detach(document: dict[str, Any], codecs: Mapping[str, Codec]) -> list[_Job]:
+    """Take the media out of a document; a film in several blocks is one job, and so is its sound."""
+    jobs: list[_Job] = []
+    film: list[dict[str, Any]] = []
+
+    def close() -> None:
+        if film:
+            jobs.extend(_film_jobs(film, codecs))
+            film.clear()
+
+    for item in (item for message in document["messages"] for item in message["content"]):
+        if item["type"] == "video":
+            if not item.get("continues"):
+                close()
+            film.append(item)
+        elif item["type"] == "image":
+            jobs.append(_Job(item.pop("image")[None], [(item, "latents", 0, None)]))
+        elif item["type"] == "audio":
+            codec = cast("AudioCodec", codecs["audio"])
+            item["latents_per_second"] = codec.latents_per_second
+            jobs.append(_Job(item.pop("samples"), [(item, "sound", 0, None)]))
+            del item["sample_rate"]
+    close()
+    return jobs
 
 
-def _name_shapes(documents: Iterable[dict[str, Any]], latents: list[Tensor]) -> None:
-    for document in documents:
-        for message in document["messages"]:
-            for item in message["content"]:
-                if "latents" in item:
-                    item["shape"] = list(latents[item["latents"]].shape[:3])
+def _film_jobs(film: list[dict[str, Any]], codecs: Mapping[str, Codec]) -> Iterator[_Job]:
+    vision, audio = cast(VisionCodec, codecs["vision"]), cast("AudioCodec | None", codecs.get("audio"))
+    factor = vision.frames_per_latent
+    frames = _Job(np.concatenate([item.pop("frames") for item in film]), [])
+    with_sound = [item for item in film if item.get("audio") is not None]
+    rate = audio.latents_per_second if audio is not None else 0.0
+    clock = FilmClock(film[0]["fps"], factor, rate or 25.0)
+    ends = _latent_ends(film, frames.array, factor)
+    for item, begin, end in zip(film, [0, *ends], ends, strict=False):
+        item["frames_per_latent"] = factor
+        frames.waiting.append((item, "latents", begin, end))
+    yield frames
+    if with_sound and audio is not None:
+        sound = _Job(np.concatenate([item.pop("audio") for item in with_sound]), [])
+        for item, begin, end in zip(film, [0, *ends], ends, strict=False):
+            item["latents_per_second"] = rate
+            start = clock.sound_latents(begin)
+            sound.waiting.append((item, "sound", start, start + clock.sound_latents(end - begin, before=begin)))
+        yield sound
 
 
-def _check_index(folder: Path, config: EncodeConfig, codec: VisionCodec) -> None:
+def _latent_ends(film: list[dict[str, Any]], frames: np.ndarray, factor: int) -> list[int]:
+    """Return where the latent frames of each block of a film end."""
+    counts = [item.pop("num_frames") for item in film]
+    assert sum(counts) == len(frames)
+    return [1 + (sum(counts[: number + 1]) - 1) // factor for number in range(len(counts))]
+
+
+def _given(item: dict[str, Any], latents: Tensor, *, factor: int) -> Tensor | None:
+    """Return which latents of an item are given, [F, H, W]: those all of whose pixels are."""
+    given = item.pop("given", None)
+    if given is None:
+        return None
+    frames, rows, columns = latents.shape[:3]
+    if isinstance(given, list):
+        counts = torch.zeros(1 + (frames - 1) * factor if not item.get("continues") else frames * factor)
+        counts[given] = 1
+        whole = torch.tensor([bool(part.all()) for part in _by_latent(counts, frames, factor)])
+        return whole.float()[:, None, None].expand(frames, rows, columns)
+    area = torch.from_numpy(np.asarray(given)).float()
+    area = area if area.dim() == 3 else area[None].expand(frames, -1, -1)
+    side = area.shape[-1] // columns
+    return (torch.nn.functional.avg_pool2d(area[:frames], side) == 1).float()
+
+
+def _by_latent(values: Tensor, frames: int, factor: int) -> list[Tensor]:
+    first = len(values) - (frames - 1) * factor
+    return list(values.split([first, *[factor] * (frames - 1)]))
+
+
+def _encode_jobs(jobs: Sequence[_Job], codecs: Mapping[str, Codec], batch_size: int) -> list[Tensor]:
+    """Encode all jobs, batches of one shape each; hand the latents out, and return what items now refer to."""
+    by_shape: dict[tuple[int, ...], list[_Job]] = defaultdict(list)
+    for job in jobs:
+        by_shape[job.array.shape].append(job)
+    tensors: list[Tensor] = []
+    for shape, alike in by_shape.items():
+        size = max(1, batch_size // shape[0]) if len(shape) == 4 else batch_size
+        for start in range(0, len(alike), size):
+            chosen = alike[start : start + size]
+            batch = torch.from_numpy(np.stack([job.array for job in chosen]))
+            encoded = codecs["vision" if len(shape) == 4 else "audio"].encode(batch)
+            for job, latents in zip(chosen, encoded, strict=True):
+                _hand_out(job, latents, codecs, tensors)
+    return tensors
+
+
+def _hand_out(job: _Job, latents: Tensor, codecs: Mapping[str, Codec], tensors: list[Tensor]) -> None:
+    def put(item: dict[str, Any], key: str, tensor: Tensor) -> None:
+        item[key] = len(tensors)
+        item.setdefault("shapes", {})[key] = list(tensor.shape)
+        tensors.append(tensor)
+
+    for item, key, begin, end in job.waiting:
+        own = latents[begin:end]
+        given = None
+        if key == "latents" and "given" in item:
+            factor = 1 if item["type"] == "image" else cast(VisionCodec, codecs["vision"]).frames_per_latent
+            given = _given(item, own, factor=factor)
+        put(item, key, own)
+        if given is not None:
+            put(item, "given", given)
+
+
+def _check_index(folder: Path, config: EncodeConfig) -> None:
     """Write what the shards are made from, or compare with what is written."""
-    weights = codec.autoencoder.state_dict().values()
-    codec_digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in weights)).hexdigest()
+    digests = {name: _digest(Path(path)) for name, path in sorted(config.codecs.items())}
     chosen = ("mixture", "split", "seed", "shard_documents")
-    index = {**config.model_dump(include=set(chosen)), "codec": codec_digest, "channels": codec.channels}
+    index = {**config.model_dump(include=set(chosen)), "codecs": digests}
     path = folder / "index.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != index:
         raise ConfigError(f"{path} is of another codec, mixture or seed; delete the folder or choose another output")
@@ -113,8 +210,14 @@ def _check_index(folder: Path, config: EncodeConfig, codec: VisionCodec) -> None
     path.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
 
 
+def _digest(folder: Path) -> str:
+    """Return the SHA-256 of a codec's weights."""
+    files = sorted(folder.glob("*.safetensors"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
 def encode(config: EncodeConfig) -> Iterator[tuple[Path, int, int]]:
-    """Write the shards that are not there yet; yield path, documents and pictures of each new one.
+    """Write the shards that are not there yet; yield path, documents and media of each new one.
 
     Raises:
         ConfigError: a task is unknown, or the folder holds shards of something else.
@@ -125,9 +228,9 @@ def encode(config: EncodeConfig) -> Iterator[tuple[Path, int, int]]:
     unknown = set(config.mixture) - set(TASKS)
     if unknown:
         raise ConfigError(f"mixture names the unknown task {sorted(unknown)[0]!r}; known are {', '.join(TASKS)}")
-    codec = VisionCodec.from_folder(config.codec)
+    codecs = {name: codec_class(name).from_folder(path) for name, path in config.codecs.items()}
     folder = Path(config.output).expanduser()
-    _check_index(folder, config, codec)
+    _check_index(folder, config)
     size = config.shard_documents
     missing = [k for k in range(-(-config.documents // size)) if not shard_path(folder, k).exists()]
     numbers = [k for shard in missing for k in range(shard * size, (shard + 1) * size)]
@@ -137,11 +240,10 @@ def encode(config: EncodeConfig) -> Iterator[tuple[Path, int, int]]:
         made = pool.imap(_make, jobs, chunksize=20)
         for shard in missing:
             documents = [next(made) for _ in range(size)]
-            pictures = _detach_pictures(documents)
-            latents = _encode_pictures(codec, pictures, config.batch_size)
-            _name_shapes(documents, latents)
-            write_shard(shard_path(folder, shard), documents, latents)
-            yield shard_path(folder, shard), len(documents), len(pictures)
+            jobs = [job for document in documents for job in _detach(document, codecs)]
+            tensors = _encode_jobs(jobs, codecs, config.batch_size)
+            write_shard(shard_path(folder, shard), documents, tensors)
+            yield shard_path(folder, shard), len(documents), len(jobs)
 
 
 def main(arguments: list[str]) -> int:
@@ -153,12 +255,12 @@ def main(arguments: list[str]) -> int:
     try:
         config = load_settings(EncodeConfig, arguments[0], arguments[1:])
         torch.set_num_threads(config.threads)
-        started, num_documents, num_pictures = time.perf_counter(), 0, 0
-        for path, documents, pictures in encode(config):
-            num_documents, num_pictures = num_documents + documents, num_pictures + pictures
-            rate = num_pictures / (time.perf_counter() - started)
+        started, num_documents, num_media = time.perf_counter(), 0, 0
+        for path, documents, media in encode(config):
+            num_documents, num_media = num_documents + documents, num_media + media
+            rate = num_media / (time.perf_counter() - started)
             print(
-                f"{path.name}  {num_documents} documents, {num_pictures} pictures, {rate:.0f} a second",
+                f"{path.name}  {num_documents} documents, {num_media} media, {rate:.0f} a second",
                 flush=True,
             )
     except OmniError as error:

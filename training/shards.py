@@ -1,10 +1,10 @@
 """Encoded documents on disk: messages with latents in place of pixels, in shards.
 
-A shard is two files. `shard-00000.safetensors` holds `latents`, float16 [sum of positions, C], all media of
-the shard one after another, and `offsets`, int64 [media + 1], where each begins. `shard-00000.jsonl` holds
-one document a line: {"task": ..., "seed": ..., "messages": [...]}, messages in chat form, a medium as
-{"type": "image", "latents": k, "shape": [F, H, W]}: the k-th of the shard, in latent frames, rows, columns.
-`index.json` says what the shards were made from. C latent channels.
+A shard is two files. `shard-00000.safetensors` holds `latents`, float16, the numbers of all tensors of the shard
+one after another, and `offsets`, int64 [tensors + 1], where each begins. `shard-00000.jsonl` holds one document a
+line: {"task": ..., "seed": ..., "messages": [...]}, messages in chat form. A medium's tensors are named by their
+place in the shard, under the keys of TENSORS, beside their shapes: {"type": "video", "latents": k, "sound": k + 1,
+"shapes": {"latents": [F, H, W, C], "sound": [L, C]}, "fps": 8, ...}. `index.json` says what the shards were made from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from torch import Tensor
 
 from omni.errors import CheckpointError
 
-__all__ = ["EncodedDataset", "Shard", "load_shard", "shard_path", "write_shard"]
+__all__ = ["TENSORS", "EncodedDataset", "Shard", "load_shard", "shard_path", "write_shard"]
+
+# What an item of a message may hold: latents of a picture or film [F, H, W, C], of sound [L, C], and which latents
+# of a block that is made are given, [F, H, W], 1 or 0.
+TENSORS = ("latents", "sound", "given")
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -35,14 +39,14 @@ def write_shard(path: Path, documents: Sequence[dict[str, Any]], latents: Sequen
     Args:
         path: of the text half.
         documents: with media that name their place in `latents`.
-        latents: media in codec's shape, [F, H, W, C] each.
+        latents: tensors of any shape.
     """
     from safetensors.torch import save_file
 
-    flat = [medium.flatten(0, 2).to(torch.float16) for medium in latents]
+    flat = [medium.flatten().to(torch.float16) for medium in latents]
     offsets = torch.tensor([0, *(len(medium) for medium in flat)]).cumsum(0)
     tensors = {
-        "latents": torch.cat(flat) if flat else torch.zeros(0, 1, dtype=torch.float16),
+        "latents": torch.cat(flat) if flat else torch.zeros(0, dtype=torch.float16),
         "offsets": offsets,
     }
     aside = path.with_suffix(".part")
@@ -54,7 +58,7 @@ def write_shard(path: Path, documents: Sequence[dict[str, Any]], latents: Sequen
 
 
 class Shard(Sequence[list[dict[str, Any]]]):
-    """The documents of one shard: messages in chat form, media as float32 latents [F, H, W, C].
+    """The documents of one shard: messages in chat form, media as float32 tensors.
 
     Args:
         path: of the text half.
@@ -85,13 +89,15 @@ class Shard(Sequence[list[dict[str, Any]]]):
         messages = json.loads(self._lines[index])["messages"]
         for message in messages:
             for item in message["content"]:
-                if "latents" in item:
-                    item["latents"] = self._medium(item["latents"], item.pop("shape"))
+                shapes = item.pop("shapes", {})
+                for name in TENSORS:
+                    if name in shapes:
+                        item[name] = self._tensor(item[name], shapes[name])
         return messages
 
-    def _medium(self, number: int, shape: list[int]) -> Tensor:
+    def _tensor(self, number: int, shape: list[int]) -> Tensor:
         start, end = self._offsets[number], self._offsets[number + 1]
-        return self._latents[start:end].float().unflatten(0, shape)
+        return self._latents[start:end].float().view(shape)
 
     def about(self, index: int) -> dict[str, Any]:
         """Tell task and seed of a document."""
@@ -100,7 +106,7 @@ class Shard(Sequence[list[dict[str, Any]]]):
 
 
 def load_shard(path: str | Path) -> list[list[dict[str, Any]]]:
-    """Load all documents of a shard, latents as float32 tensors [F, H, W, C]."""
+    """Load all documents of a shard, media as float32 tensors."""
     return list(Shard(path))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from omni.codecs.frames import FramePath
 from omni.errors import CheckpointError, InputError
 
-__all__ = ["CodecConfig", "VisionCodec"]
+__all__ = ["CodecConfig", "FilmDecoder", "VisionCodec"]
 
 CONFIG_FILE = "codec_config.json"
 # The first is what we write; the second is what diffusers writes, so that its folders drop in.
@@ -162,6 +162,7 @@ class VisionCodec(nn.Module):
         trial = self._compress(torch.zeros(1, 1, 64, 64, 3))
         self.spatial_factor = 64 // trial.shape[2]
         self.channels = trial.shape[-1]
+        self._frames_per_latent: int | None = None
         mean, std = _statistics(config, autoencoder.config, self.channels)
         self.register_buffer("latents_mean", mean, persistent=False)
         self.register_buffer("latents_std", std, persistent=False)
@@ -170,6 +171,16 @@ class VisionCodec(nn.Module):
             raise CheckpointError(f"{CONFIG_FILE}: rgb_map needs {self.channels + 1} rows of 3; fit it again")
         self.register_buffer("rgb_map", rgb_map, persistent=False)
         self.config = dataclasses.replace(config, latents_mean=tuple(mean.tolist()), latents_std=tuple(std.tolist()))
+
+    @property
+    def frames_per_latent(self) -> int:
+        """Pictures that a latent frame stands for, but a film's first, which stands for one; 1 for a picture codec."""
+        if self._frames_per_latent is None:
+            side, num_frames = 2 * self.spatial_factor, 17
+            with torch.no_grad():
+                trial = self._compress(torch.zeros(1, num_frames, side, side, 3, device=self.latents_mean.device))
+            self._frames_per_latent = (num_frames - 1) // max(1, trial.shape[1] - 1)
+        return self._frames_per_latent
 
     @classmethod
     def from_folder(cls, path: str | Path) -> VisionCodec:
@@ -235,10 +246,15 @@ class VisionCodec(nn.Module):
         Raises:
             InputError: the shape is wrong.
         """
+        return _to_bytes(self._rebuild(self._denormalise(latents)))
+
+    def film_decoder(self) -> FilmDecoder:
+        """Return a decoder that takes a film's latents piece by piece; joined, its frames equal decode()'s."""
+        return FilmDecoder(self)
+
+    def _denormalise(self, latents: Tensor) -> Tensor:
         self._check_latents(latents)
-        latents = latents.to(self.latents_mean.device).float() * self.latents_std + self.latents_mean
-        pixels = self._rebuild(latents).float()
-        return pixels.add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+        return latents.to(self.latents_mean.device).float() * self.latents_std + self.latents_mean
 
     @torch.no_grad()
     def preview(self, latents: Tensor) -> Tensor:
@@ -279,3 +295,67 @@ class VisionCodec(nn.Module):
 
     def _pixels_of(self, latents: Tensor) -> Tensor:
         return self.autoencoder.decode(latents.to(self.autoencoder.dtype), return_dict=False)[0]
+
+
+def _to_bytes(pixels: Tensor) -> Tensor:
+    return pixels.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+class FilmDecoder:
+    """Decode one film as its latents come.
+
+    AutoencoderKLWan carries over what its causal convolutions remember, so a piece costs the same wherever it
+    stands. Other classes decode the film so far again.
+
+    Args:
+        codec: of the film.
+
+    Attributes:
+        num_latents: latent frames decoded so far.
+    """
+
+    def __init__(self, codec: VisionCodec) -> None:
+        self.codec = codec
+        self.num_latents = 0
+        self._is_causal = codec.config.class_name == "AutoencoderKLWan"
+        self._memory: list[Any] = []
+        self._held: list[Tensor] = []
+        self._num_frames = 0
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return the frames, uint8 [B, F, H, W, 3], of the film's next latent frames [B, F', H', W', C].
+
+        Raises:
+            InputError: the shape is wrong.
+        """
+        if self._is_causal:
+            pixels = self._go_on(self.codec._denormalise(latents))
+        else:
+            self._held.append(latents)
+            pixels = self.codec.decode(torch.cat(self._held, dim=1))[:, self._num_frames :]
+        self.num_latents += latents.shape[1]
+        self._num_frames += pixels.shape[1]
+        return pixels
+
+    def _go_on(self, latents: Tensor) -> Tensor:
+        from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+
+        wan = self.codec.autoencoder
+        if not self._memory:
+            wan.clear_cache()
+            self._memory = wan._feat_map
+        x = wan.post_quant_conv(latents.permute(0, 4, 1, 2, 3))
+        pieces = [
+            wan.decoder(
+                x[:, :, index : index + 1],
+                feat_cache=self._memory,
+                feat_idx=[0],
+                first_chunk=self.num_latents + index == 0,
+            )
+            for index in range(x.shape[2])
+        ]
+        out = torch.cat(pieces, dim=2)
+        if wan.config.patch_size is not None:
+            out = unpatchify(out, patch_size=wan.config.patch_size)
+        return _to_bytes(out.permute(0, 2, 3, 4, 1))
