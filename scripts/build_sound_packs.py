@@ -60,15 +60,15 @@ SOURCES = {
 SOUNDFONT = "usr/share/fluidr3mono-gm-soundfont/FluidR3Mono_GM.sf3"
 SONIC = "usr/share/sonic-pi/samples"
 SPEECH_KBPS, NOTE_KBPS, SOUND_KBPS = 12, 20, 24
-RENDER_RATE = 48000
+RENDER_RATE, VELOCITY = 48000, 100
 BLOCK = 50
 # General MIDI programs, from 0.
 PROGRAMS = {
     "piano": 0, "guitar": 24, "violin": 40, "flute": 73, "trumpet": 56, "organ": 19, "xylophone": 13, "bass": 33,
-    "sitar": 104, "choir": 52,
+    "saxophone": 65, "choir": 52,
 }  # fmt: skip
 OCTAVES = 2
-NOTE_SECONDS, HELD_SECONDS = 1.2, 0.95
+NOTE_SECONDS, HELD_SECONDS = 1.3, 1.4
 PACE = (0.95, 1.0, 1.08, 1.15)
 LIVELINESS = (0.4, 0.55, 0.667)
 
@@ -166,11 +166,11 @@ class Band:
         self.synth = tinysoundfont.Synth(samplerate=RENDER_RATE)
         self.font = self.synth.sfload(str(self.folder / SOUNDFONT))
 
-    def play(self, program: int, midi: int, *, held_s: float, seconds: float, bank: int = 0, velocity: int = 100) -> Samples:
+    def play(self, program: int, midi: int, *, held_s: float, seconds: float, bank: int = 0) -> Samples:
         """Play one note: held for a while, then released; nothing sounds on from the note before."""
         self.synth.sounds_off()
         self.synth.program_select(0, self.font, bank, program)
-        self.synth.noteon(0, midi, velocity)
+        self.synth.noteon(0, midi, VELOCITY)
         parts = [self._take(held_s)]
         self.synth.noteoff(0, midi)
         parts.append(self._take(seconds - held_s))
@@ -183,12 +183,24 @@ class Band:
         return stereo.reshape(-1, 2).mean(axis=1)
 
 
+def prompt(note: Samples) -> Samples:
+    """Cut a slow attack short, so that a note is heard when it begins, and the note to NOTE_SECONDS."""
+    window = RATE // 100
+    loudness = np.abs(note[: len(note) // window * window]).reshape(-1, window).max(axis=1)
+    start = max(0, int(np.argmax(loudness > 0.3 * loudness.max())) - 2) * window
+    note = note[start : start + int(NOTE_SECONDS * RATE)].copy()
+    note[:window] *= np.linspace(0, 1, window, dtype=np.float32)
+    fade = RATE // 5
+    note[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
+    return note
+
+
 def notes(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Record every note of every instrument, all equally loud."""
     band = Band(folder)
     for name, lowest in INSTRUMENTS.items():
         for midi in range(lowest, lowest + 12 * OCTAVES + 1):
-            note = band.play(PROGRAMS[name], midi, held_s=HELD_SECONDS, seconds=NOTE_SECONDS)
+            note = prompt(band.play(PROGRAMS[name], midi, held_s=HELD_SECONDS, seconds=NOTE_SECONDS + 0.3))
             loudness = np.sqrt(np.mean(note[: RATE // 2] ** 2))
             note *= min(0.14 / loudness, 0.85 / np.abs(note).max())
             yield f"{name}/{midi}.ogg", opus(note, NOTE_KBPS)

@@ -50,29 +50,91 @@ def _put(track: NDArray[np.float64], sound: NDArray[np.float64], second: float) 
     track[start : start + len(part)] += part
 
 
+def _steep(rng: np.random.Generator, seconds: float, low: float, high: float, slope: float) -> NDArray[np.float64]:
+    """Noise whose power falls as 1 / f^slope between two frequencies, unit variance."""
+    count = int(seconds * RATE)
+    spectrum = np.fft.rfft(rng.standard_normal(count))
+    hertz = np.maximum(np.fft.rfftfreq(count, 1 / RATE), 1)
+    spectrum *= np.maximum(hertz, 20) ** (-slope / 2) / (1 + (hertz / high) ** 8) / (1 + (low / hertz) ** 8)
+    noise = np.fft.irfft(spectrum, count)
+    return noise / noise.std()
+
+
+def _voiced(hertz: NDArray[np.float64], overtones: int, tilt: float) -> NDArray[np.float64]:
+    """A tone rich in overtones whose pitch follows `hertz`, [T]."""
+    phase = 2 * np.pi * np.cumsum(hertz) / RATE
+    heard = (k for k in range(1, overtones + 1) if k * hertz.max() < 7800)
+    return np.sum([np.sin(k * phase) / k**tilt for k in heard], axis=0)
+
+
 def _rain(seed: int) -> Samples:
     rng = np.random.default_rng(seed)
-    track = 0.25 * _band(rng, 2.0, 900, 7000)
-    for _ in range(220):
-        drop = _band(rng, 0.012, 1500, 7500) * np.exp(-_time(0.012) / 0.003)
-        _put(track, drop * rng.uniform(0.3, 1.4), rng.uniform(0, 1.98))
+    track = 0.6 * _steep(rng, 2.0, 300, 7900, 0.5)
+    t = _time(0.02)
+    for _ in range(500):
+        drop = np.sin(2 * np.pi * rng.uniform(1500, 7000) * t) * np.exp(-t / 0.002)
+        _put(track, drop * rng.uniform(0.2, 2.0) ** 2, rng.uniform(0, 1.98))
     return track.astype(np.float32)
 
 
 def _wind(seed: int) -> Samples:
     rng = np.random.default_rng(seed)
-    t = _time(2.0)
-    swell = 0.6 + 0.4 * np.sin(2 * np.pi * (0.7 * t + rng.random()))
-    howl = _band(rng, 2.0, 350, 620) * swell + 0.5 * _band(rng, 2.0, 700, 950) * swell**3
-    return (howl + 0.3 * _band(rng, 2.0, 80, 500)).astype(np.float32)
+    swell = 0.8 + 0.5 * np.sin(2 * np.pi * (0.5 * _time(2.0) + rng.random()))
+    return (_steep(rng, 2.0, 20, 8000, 3.0) * swell).astype(np.float32)
+
+
+def _applause(seed: int) -> Samples:
+    rng = np.random.default_rng(seed)
+    track = np.zeros(2 * RATE)
+    fall = np.exp(-_time(0.03) / 0.006)
+    for _ in range(24):
+        hertz, every, loudness = rng.uniform(700, 2200), rng.uniform(0.12, 0.3), rng.uniform(0.2, 1)
+        second = rng.uniform(0, every)
+        while second < 2:
+            _put(track, _band(rng, 0.03, hertz * 0.6, hertz * 1.8) * fall * loudness * rng.uniform(0.6, 1), second)
+            second += every * rng.uniform(0.85, 1.15)
+    return track.astype(np.float32)
+
+
+def _cat(seed: int) -> Samples:
+    t = _time(0.8)
+    arch = np.sin(np.pi * t / 0.8)
+    phase = 2 * np.pi * np.cumsum((600 + 60 * seed) + (250 - 40 * seed) * arch) / RATE
+    tones = ((1, 0.6), (2, 1.0), (3, 0.7), (4, 0.3))
+    return (np.sum([loud * np.sin(k * phase) for k, loud in tones], axis=0) * arch).astype(np.float32)
+
+
+def _dog(seed: int) -> Samples:
+    rng = np.random.default_rng(seed)
+    t = _time(0.18)
+    throat = _voiced((350 - 170 * t / 0.18) * (1 + 0.1 * seed), 30, 0.4) + 2 * _band(rng, 0.18, 300, 4000)
+    spectrum, hertz = np.fft.rfft(throat), np.fft.rfftfreq(len(t), 1 / RATE)
+    mouth = 1 / (1 + ((hertz - 800) / 300) ** 2) + 0.7 / (1 + ((hertz - 1600) / 400) ** 2)
+    bark = np.fft.irfft(spectrum * mouth, len(t)) * np.sin(np.pi * t / 0.18) ** 0.7
+    track = np.zeros(int(0.7 * RATE))
+    for beat in range(2):
+        _put(track, bark, beat * 0.45)
+    return track.astype(np.float32)
+
+
+def _train(seed: int) -> Samples:
+    t = _time(1.4)
+    horn = np.sum([np.sin(2 * np.pi * hertz * (1 + 0.04 * seed) * t) for hertz in (311, 370, 415, 466)], axis=0)
+    return ((horn + 0.5 * np.sign(horn)) * np.minimum(1, t / 0.05) * np.minimum(1, (1.4 - t) / 0.15)).astype(np.float32)
+
+
+def _car_horn(seed: int) -> Samples:
+    t = _time(0.8)
+    horn = np.sum([np.sign(np.sin(2 * np.pi * hertz * (1 + 0.05 * seed) * t)) for hertz in (400, 500)], axis=0)
+    return (horn * np.minimum(1, t / 0.01) * np.minimum(1, (0.8 - t) / 0.04)).astype(np.float32)
 
 
 def _thunder(seed: int) -> Samples:
     rng = np.random.default_rng(seed)
     t = _time(2.0)
-    rumble = _band(rng, 2.0, 25, 160) * np.exp(-t / 0.9) * (1 + 0.6 * np.sin(2 * np.pi * 3.1 * t + rng.random() * 6))
-    crack = 0.8 * _band(rng, 2.0, 200, 3000) * np.exp(-t / 0.09)
-    return (rumble + crack).astype(np.float32)
+    rolls = [(0.0, 1.0), *((rng.uniform(0.1, 1.3), rng.uniform(0.4, 0.9)) for _ in range(5))]
+    loudness = np.sum([loud * np.exp(-np.maximum(0, t - start) / 0.35) * (t >= start) for start, loud in rolls], axis=0)
+    return (_steep(rng, 2.0, 30, 3000, 2.0) * loudness).astype(np.float32)
 
 
 def _siren(seed: int) -> Samples:
@@ -88,8 +150,8 @@ def _clock(seed: int) -> Samples:
     for number in range(8):
         hertz = (2600, 2100)[number % 2] + 150 * seed
         t = _time(0.03)
-        click = np.sin(2 * np.pi * hertz * t) * np.exp(-t / 0.004) + 0.6 * _band(rng, 0.03, 2500, 7000) * np.exp(-t / 0.002)
-        _put(track, click, number * 0.25)
+        ring = np.sin(2 * np.pi * hertz * t) * np.exp(-t / 0.004)
+        _put(track, ring + 0.6 * _band(rng, 0.03, 2500, 7000) * np.exp(-t / 0.002), number * 0.25)
     return track.astype(np.float32)
 
 
@@ -108,16 +170,6 @@ def _glass(seed: int) -> Samples:
         hertz = rng.uniform(2400, 7400)
         shard = np.sin(2 * np.pi * hertz * t) * np.exp(-t / rng.uniform(0.015, 0.07))
         _put(track, shard * rng.uniform(0.2, 0.9), abs(rng.normal(0, 0.22)))
-    return track.astype(np.float32)
-
-
-def _heart(seed: int) -> Samples:
-    track = np.zeros(int(1.9 * RATE))
-    t = _time(0.16)
-    thump = np.sin(2 * np.pi * (58 + 6 * seed) * t + 1.5 * np.exp(-t / 0.02)) * np.exp(-t / 0.04)
-    for beat in range(2):
-        _put(track, thump, beat * 0.85)
-        _put(track, 0.7 * thump, beat * 0.85 + 0.28)
     return track.astype(np.float32)
 
 
@@ -141,15 +193,6 @@ def _knock(seed: int) -> Samples:
                     ((180 + 15 * seed, 1.0, 0.03), (410, 0.6, 0.02), (930, 0.3, 0.01)))  # fmt: skip
         _put(track, knock + 0.3 * _band(rng, 0.12, 500, 4000) * np.exp(-t / 0.004), beat * 0.24)
     return track.astype(np.float32)
-
-
-def _engine(seed: int) -> Samples:
-    rng = np.random.default_rng(seed)
-    t = _time(2.0)
-    hertz = (32 + 4 * seed) * (1 + 0.25 * np.sin(2 * np.pi * 0.4 * t))
-    phase = np.cumsum(hertz) / RATE
-    pulses = np.exp(-((phase * 2) % 1) * 5) - 0.2
-    return (pulses * (1 + 0.5 * _band(rng, 2.0, 60, 900)) + 0.1 * _band(rng, 2.0, 100, 2500)).astype(np.float32)
 
 
 def _whistle(seed: int) -> Samples:
@@ -183,9 +226,8 @@ SOUNDS: dict[str, tuple[Take, ...]] = {
     "cymbal": (_file("drum_cymbal_hard", 1.5), _file("drum_splash_hard", 1.4), _kit(49, 1.5)),
     "cowbell": (_file("drum_cowbell", 0.35), _kit(56, 0.5)),
     "clap": (_kit(39, 0.5), _file("perc_snap", 0.31)),
-    "applause": (_gm(126, 60, 2.0), _gm(126, 64, 2.0)),
+    "applause": _made(_applause),
     "whistle": (*_made(_whistle, 0.8, 2), _kit(72, 0.8)),
-    "tambourine": (_kit(54, 0.6),),
     "triangle": (_kit(81, 1.4), _gm(10, 84, 1.2)),
     "wood block": (_kit(76, 0.4), _kit(77, 0.4), _file("elec_wood", 0.4)),
     "crow": (_file("misc_crow", 0.48),),
@@ -193,24 +235,20 @@ SOUNDS: dict[str, tuple[Take, ...]] = {
     "bird": (_gm(123, 60, 1.6), _gm(123, 67, 1.6)),
     "telephone": (_gm(124, 60, 1.8), _gm(124, 64, 1.8)),
     "helicopter": (_gm(125, 60, 2.0), _gm(125, 64, 2.0)),
-    "waves": (_gm(122, 60, 2.0), _gm(122, 66, 2.0)),
     "rain": _made(_rain),
     "wind": _made(_wind),
     "thunder": _made(_thunder),
     "siren": _made(_siren),
     "clock": _made(_clock),
     "beep": _made(_beep, 0.3),
+    "cat": _made(_cat, 0.8),
+    "dog": _made(_dog, 0.7),
+    "train": _made(_train, 1.4),
+    "car horn": _made(_car_horn, 0.8),
     "glass": _made(_glass, 1.1),
-    "heartbeat": _made(_heart, 1.9),
     "bubbles": _made(_bubbles, 1.6),
     "knock": _made(_knock, 0.9),
-    "engine": _made(_engine),
-    "finger snap": (_file("perc_snap2", 0.2), _file("perc_snap", 0.31)),
     "burp": (_file("misc_burp", 0.79),),
-    "scratch": (_file("vinyl_scratch", 0.27),),
     "cash register": (_file("perc_till", 1.8),),
-    "robot": (_file("mehackit_robot1", 0.9), _file("glitch_robot1", 1.0)),
     "drum roll": (_file("drum_roll", 2.0),),
-    "swoosh": (_file("perc_swoosh", 0.6), _file("ambi_swoosh", 1.6)),
-    "gunshot": (_gm(127, 60, 1.0),),
 }

@@ -8,10 +8,12 @@ from typing import Any
 
 CONCEPTS = Path(__file__).resolve().parents[1] / "training" / "world" / "data" / "concepts.json"
 COLOURS = ("red", "green", "blue", "yellow", "white", "black", "pink", "gray")
-GROUNDS = (*(f"on {colour}" for colour in COLOURS), "in the sky", "on the grass", "in the sea", "at night", "in the snow")
+GROUNDS = (
+    *(f"on {colour}" for colour in COLOURS), "in the sky", "on the grass", "in the sea", "at night", "in the snow",
+)  # fmt: skip
 COUNTS = ("two", "some", "three", "four", "five")
-DEEDS = ("bounces", "falls", "rolls", "spins", "grows", "shrinks", "shakes", "jumps", "fades away", "slides to the left",
-         "slides to the right", "slides up", "slides down", "moves in a circle")  # fmt: skip
+DEEDS = ("bounces", "falls", "rolls", "spins", "grows", "shrinks", "shakes", "jumps", "fades away",
+         "slides to the left", "slides to the right", "slides up", "slides down", "moves in a circle")  # fmt: skip
 RELATIONS = ("to the left of", "to the right of", "above", "below")
 FRAMES = ("I see {one}", "here is {one}", "this is {one}", "I like {many}", "where is the {name}", "what is {one}",
           "show me {one}", "look at the {name}", "I have {one}", "there are {many}")  # fmt: skip
@@ -23,8 +25,8 @@ TALK = (
     "what is your name", "my name is Omni", "I can draw", "I can speak", "I can sing", "I can play the piano",
     "what can you do", "tell me a story", "sing a song", "one moment please", "here you are", "of course", "I am sorry",
     "excuse me", "have a nice day", "good job", "well done", "that is great", "let us go", "come here", "stop", "go on",
-    "look at me", "listen to me", "I am here", "where are you", "it is late", "it is cold", "it is hot", "happy birthday",
-    "good luck", "the end", "once upon a time", "are you ready", "I am ready", "what a nice day",
+    "look at me", "listen to me", "I am here", "where are you", "it is late", "it is cold", "it is hot",
+    "happy birthday", "good luck", "the end", "once upon a time", "are you ready", "I am ready", "what a nice day",
 )  # fmt: skip
 
 

@@ -10,14 +10,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from training.world.held_out import Key, Split, split_of
-from training.world.sound_pack import SAMPLE_RATE, Samples, faded, louder, mix, recording, to_grid
+from training.world.sound_pack import FADE_S, SAMPLE_RATE, Samples, faded, louder, mix, recording, to_grid
 
-__all__ = ["INSTRUMENTS", "NAMED_TUNES", "TEMPOS", "Music", "midi_of", "name_of", "play", "read_notes", "sample_music"]
+__all__ = [
+    "INSTRUMENTS",
+    "NAMED_TUNES",
+    "TEMPOS",
+    "Music",
+    "midi_of",
+    "name_of",
+    "play",
+    "play_at",
+    "read_notes",
+    "sample_music",
+]
 
 # name -> the lowest of its two octaves, as a MIDI number.
 INSTRUMENTS = {
     "piano": 60, "guitar": 48, "violin": 60, "flute": 72, "trumpet": 60, "organ": 60, "xylophone": 72, "bass": 36,
-    "sitar": 48, "choir": 60,
+    "saxophone": 60, "choir": 60,
 }  # fmt: skip
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 MAJOR = (0, 2, 4, 5, 7, 9, 11, 12)
@@ -104,14 +115,18 @@ def read_notes(text: str, instrument: str) -> tuple[int, ...]:
     return tuple(midi for midi in found if midi is not None)
 
 
+def play_at(rng: random.Random, music: Music, onsets: Sequence[float], seconds: float) -> Samples:
+    """Play the notes so that each begins at its second and lasts until the next; float32 [T]."""
+    parts = []
+    for midi, onset, end in zip(music.notes, onsets, (*onsets[1:], seconds), strict=True):
+        held = min(ALONE_S + TAIL_S, end - onset + FADE_S)
+        parts.append((onset, faded(recording("notes", f"{music.instrument}/{midi}"), held)))
+    return louder(rng, mix(parts, seconds))
+
+
 def play(rng: random.Random, music: Music) -> Samples:
     """Play it; float32 [T]. Notes begin where `onsets` says."""
-    step = ALONE_S if len(music.notes) == 1 else TEMPOS[music.tempo]
-    parts = []
-    for number, (midi, onset) in enumerate(zip(music.notes, music.onsets, strict=True)):
-        seconds = step + (TAIL_S if number == len(music.notes) - 1 else 0.02)
-        parts.append((onset, faded(recording("notes", f"{music.instrument}/{midi}"), seconds)))
-    return louder(rng, mix(parts, music.seconds))
+    return play_at(rng, music, music.onsets, music.seconds)
 
 
 def _from_degrees(lowest: int, root: int, degrees: Sequence[int]) -> tuple[int, ...]:

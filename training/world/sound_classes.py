@@ -14,22 +14,20 @@ CALLED = {
     "bell": ("a bell", "a bell ringing"), "drum": ("a drum", "a beat of a drum"), "snare drum": ("a snare drum",),
     "cymbal": ("a cymbal", "a crash of a cymbal"), "cowbell": ("a cowbell",), "clap": ("a clap", "a clap of hands"),
     "applause": ("applause", "people clapping"), "whistle": ("a whistle", "a whistle blowing"),
-    "tambourine": ("a tambourine",), "triangle": ("a triangle",), "wood block": ("a wood block",),
-    "crow": ("a crow", "a crow calling"), "door": ("a door", "a door closing"), "bird": ("a bird", "a bird singing"),
+    "triangle": ("a triangle",), "wood block": ("a wood block",), "crow": ("a crow", "a crow calling"),
+    "door": ("a door", "a door closing"), "bird": ("a bird", "a bird singing"),
     "telephone": ("a telephone", "a phone ringing"), "helicopter": ("a helicopter", "a helicopter flying"),
-    "waves": ("waves", "waves of the sea"), "rain": ("rain", "falling rain"), "wind": ("wind", "a cold wind"),
-    "thunder": ("thunder", "a roll of thunder"), "siren": ("a siren",), "clock": ("a clock", "a ticking clock"),
-    "beep": ("a beep",), "glass": ("breaking glass", "a glass that breaks"), "heartbeat": ("a heartbeat",),
-    "bubbles": ("bubbles", "bubbles in water"), "knock": ("a knock", "a knock on a door"),
-    "engine": ("an engine", "a running engine"), "finger snap": ("a finger snap", "snapping fingers"),
-    "burp": ("a burp",), "scratch": ("a scratch", "a record scratch"), "cash register": ("a cash register",),
-    "robot": ("a robot", "a robot voice"), "drum roll": ("a drum roll",), "swoosh": ("a swoosh",),
-    "gunshot": ("a gunshot",),
+    "rain": ("rain", "falling rain"), "wind": ("wind", "a cold wind"), "thunder": ("thunder", "a roll of thunder"),
+    "siren": ("a siren",), "clock": ("a clock", "a ticking clock"), "beep": ("a beep",),
+    "cat": ("a cat", "a cat meowing"), "dog": ("a dog", "a dog barking"), "train": ("a train", "a train whistle"),
+    "car horn": ("a car horn", "a car honking"), "glass": ("breaking glass", "a glass that breaks"),
+    "bubbles": ("bubbles", "bubbles in water"), "knock": ("a knock", "a knock on a door"), "burp": ("a burp",),
+    "cash register": ("a cash register",), "drum roll": ("a drum roll",),
 }  # fmt: skip
 SOUNDS = tuple(CALLED)
 # Those that can sound several times in one recording.
-SHORT = ("drum", "snare drum", "cowbell", "clap", "tambourine", "wood block", "crow", "beep", "finger snap", "scratch",
-         "bell", "whistle")  # fmt: skip
+SHORT = ("drum", "snare drum", "cowbell", "clap", "wood block", "crow", "beep", "bell", "whistle", "cymbal", "triangle",
+         "burp")  # fmt: skip
 EVERY_S, SHORT_S = 0.6, 0.56  # of several same sounds: from one to the next, and how long each lasts
 LEAD_S, TAIL_S, LONGEST_S, GAP_S = 0.08, 0.08, 1.6, 0.2
 
@@ -93,10 +91,10 @@ def make_noise(rng: random.Random, noise: Noise) -> tuple[Samples, tuple[float, 
 def sample_noise(rng: random.Random, split: Split | None = "train") -> Noise:
     """Draw a sound whose combinations belong to a split; None takes whatever comes."""
     while True:
-        draw = rng.random()
-        if draw < 0.5 and split in ("train", None):
+        if rng.random() < 0.5 and split in ("train", None):
             return Noise(rng.choice(SOUNDS))
-        if draw < 0.75:
+        # Of the splits that training does not see, fewer counts than sequences: there are few of them.
+        if rng.random() < (0.5 if split in ("train", None) else 0.3):
             noise = Noise(rng.choice(SHORT), rng.choice((2, 3, 4)))
         else:
             first, second = rng.sample(SOUNDS, 2)

@@ -10,7 +10,7 @@ import numpy as np
 
 from training.world.sound_pack import SAMPLE_RATE, Samples
 
-__all__ = ["MATERIALS", "impact"]
+__all__ = ["SOUNDING", "impact"]
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,13 @@ class Material:
     click: tuple[float, float]
 
 
-MATERIALS = {
+SOUNDING = {
     "wood": Material(310, (1, 2.57, 4.3, 6.1), 0.045, 0.55, (0.5, 0.004)),
-    "metal": Material(720, (1, 1.51, 2.33, 2.93, 4.17, 5.4), 0.35, 0.85, (0.3, 0.002)),
+    "metal": Material(720, (1, 1.51, 2.33, 2.93, 4.17, 5.4), 0.3, 0.85, (0.3, 0.002)),
     "glass": Material(1900, (1, 1.63, 2.41, 3.1), 0.12, 0.8, (0.35, 0.002)),
-    "rubber": Material(95, (1, 1.9), 0.06, 0.4, (0.15, 0.008)),
+    "rubber": Material(140, (1, 1.9), 0.07, 0.5, (0.15, 0.006)),
     "stone": Material(540, (1, 1.37, 2.1, 3.4, 4.9), 0.018, 0.8, (0.8, 0.006)),
-    "plastic": Material(830, (1, 1.72, 2.9), 0.022, 0.6, (0.5, 0.003)),
-    "flesh": Material(70, (1, 1.6), 0.035, 0.4, (0.5, 0.012)),
-    "fruit": Material(160, (1, 1.8, 2.7), 0.025, 0.45, (0.6, 0.009)),
-    "paper": Material(260, (1, 1.9), 0.012, 0.5, (1.0, 0.014)),
+    "soft": Material(90, (1, 1.6, 2.7), 0.035, 0.5, (0.6, 0.012)),
 }
 LONGEST_S = 0.6
 LOUDEST, QUIETEST = 0.85, 0.3
@@ -49,7 +46,7 @@ LOUDEST, QUIETEST = 0.85, 0.3
 
 @lru_cache(maxsize=256)
 def _knock(material: str, take: int) -> Samples:
-    made = MATERIALS[material]
+    made = SOUNDING[material]
     rng = np.random.default_rng([take, *material.encode()])
     t = np.arange(int(LONGEST_S * SAMPLE_RATE)) / SAMPLE_RATE
     sound = np.zeros_like(t)
@@ -68,7 +65,7 @@ def impact(material: str, strength: float, *, take: int = 0) -> Samples:
     """Sound one impact; float32 [T], beginning with the touch.
 
     Args:
-        material: one of MATERIALS.
+        material: one of `materials.MATERIALS`.
         strength: 0 for the faintest that is heard, 1 for the hardest.
         take: which of the many knocks of this material.
 

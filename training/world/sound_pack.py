@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from training.world.pack import DATA
 
-__all__ = ["GRID_S", "MAX_SECONDS", "SAMPLE_RATE", "Samples", "louder", "members", "mix", "recording", "to_grid"]
+__all__ = [
+    "FADE_S", "GRID_S", "MAX_SECONDS", "SAMPLE_RATE", "Samples", "faded", "louder", "members", "mix", "recording",
+    "to_grid",
+]  # fmt: skip
 
 Samples = NDArray[np.float32]
 SAMPLE_RATE = 16000
