@@ -11,6 +11,7 @@ from training.world.held_out import split_of, split_of_all
 from training.world.language import caption, describe, parse
 from training.world.pack import JUDGE_STYLE, STYLES, concepts, load_pack
 from training.world.phrases import phrases
+from training.world.pictures import PICTURE_TASKS
 from training.world.questions import ask, read_answer
 from training.world.scene import (
     BACKGROUNDS,
@@ -24,7 +25,7 @@ from training.world.scene import (
     render,
     sample_scene,
 )
-from training.world.tasks import SHAPES, TASKS, corpus, document
+from training.world.tasks import SHAPES, corpus, document
 
 
 def scenes(num, split="train", seed=0, **options):
@@ -190,14 +191,14 @@ def test_a_chained_edit_starts_from_the_scene_at_hand():
     assert sum(operations.values()) > 350 and len(operations) == 8
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", PICTURE_TASKS)
 def test_the_seed_decides_the_document(task):
     first, again, other = document(task, 5), document(task, 5), document(task, 6)
     assert repr(first.messages) == repr(again.messages) and repr(first.truth) == repr(again.truth)
     assert repr(first.messages) != repr(other.messages)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", PICTURE_TASKS)
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_documents_keep_held_out_combinations_where_they_belong(task, split):
     for seed in range(80):
@@ -211,7 +212,7 @@ def test_documents_keep_held_out_combinations_where_they_belong(task, split):
             assert split in splits and (split == "test" or "test" not in splits)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", PICTURE_TASKS)
 def test_documents_are_well_formed_conversations(task):
     for seed in range(80):
         example = document(task, seed)
