@@ -1,6 +1,7 @@
 """GIF and WebP animations, read frame by frame and written with Pillow."""
 
 import json
+import os
 from fractions import Fraction
 from io import BytesIO
 from typing import Any, BinaryIO
@@ -14,21 +15,21 @@ from omni.clock import steady
 from omni.containers import comment_settings
 from omni.errors import InputError
 from omni.films import Film, check_film, decode_film, fitted_size
-from omni.images import METADATA_KEY, check_webp_canvas, pixels_from_array, pixels_from_pil
+from omni.images import METADATA_KEY, check_gif, check_webp_canvas, pixels_from_array, pixels_from_pil
 from omni.limits import Limits
-from omni.sources import Deadline, sniff
+from omni.sources import Deadline, check_size_of_file, sniff
 
 __all__ = ["frames_from_array", "read_animation", "read_film", "write_gif"]
 
 _TICK_S = 0.01
-_UNTIMED_S = 0.1  # what browsers make of a frame without a duration
+_SHORTEST_S, _UNTIMED_S = 0.02, 0.1  # browsers show a frame of a shorter duration so long
 _MAX_GIF_FPS = 50
 
 
 def _frames(
     data: bytes, *, name: str, limits: Limits, max_frames: int | None
 ) -> tuple[list[NDArray[np.uint8]], list[float], dict[str, Any]]:
-    """Decode frames with the seconds each is shown, scaled down to fit a clip of twice as many."""
+    """Decode frames with the seconds each is shown; halved whenever they are too many of their size."""
     deadline = Deadline(name=name, limits=limits)
     frames: list[NDArray[np.uint8]] = []
     seconds: list[float] = []
@@ -49,11 +50,15 @@ def _frames(
                 if not frames:
                     raise
                 break
-            seconds.append(picture.info.get("duration", 0) / 1000 or _UNTIMED_S)
+            shown_s = picture.info.get("duration", 0) / 1000
+            seconds.append(shown_s if shown_s >= _SHORTEST_S else _UNTIMED_S)
             check_film(num_frames=len(frames) + 1, seconds=0 if max_frames else sum(seconds), **check)  # type: ignore[arg-type]
-            height, width = fitted_size(pixels.shape[0], pixels.shape[1], 1, limits=limits)
-            frames.append(_scaled(pixels, height, width))
-            frames = _fit_all(frames, limits=limits)
+            if not frames:
+                size = fitted_size(pixels.shape[0], pixels.shape[1], 1, limits=limits)
+            frames.append(_scaled(pixels, *size))
+            if len(frames) * size[0] * size[1] > limits.max_video_pixels:
+                size = max(1, size[0] // 2), max(1, size[1] // 2)
+                frames = [_scaled(frame, *size) for frame in frames]
     return frames, seconds, settings
 
 
@@ -62,14 +67,6 @@ def _scaled(pixels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.ui
         return pixels
     picture = PILImage.fromarray(pixels)
     return np.asarray(picture.resize((width, height), PILImage.Resampling.BICUBIC))
-
-
-def _fit_all(frames: list[NDArray[np.uint8]], *, limits: Limits) -> list[NDArray[np.uint8]]:
-    """Scale the frames down once more whenever there are too many of their size; halving keeps this rare."""
-    height, width = frames[0].shape[:2]
-    if len(frames) * height * width > limits.max_video_pixels:
-        height, width = max(1, height // 2), max(1, width // 2)
-    return [_scaled(frame, height, width) if frame.shape[:2] != (height, width) else frame for frame in frames]
 
 
 def read_animation(data: bytes, *, name: str, limits: Limits, max_frames: int | None) -> Film:
@@ -85,10 +82,16 @@ def read_animation(data: bytes, *, name: str, limits: Limits, max_frames: int | 
         InputError: damaged or out of bounds.
     """
     check_webp_canvas(data, name=name, limits=limits)
+    num_frames = check_gif(data, name=name, max_frames=max_frames or limits.max_video_frames)
+    if not max_frames:
+        check_film(height=1, width=1, num_frames=max(1, num_frames), seconds=0, name=name, limits=limits)
     try:
         frames, seconds, settings = _frames(data, name=name, limits=limits, max_frames=max_frames)
     except InputError:
         raise
+    except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning) as error:
+        megapixels = limits.max_frame_pixels / 1e6
+        raise InputError(f"{name} is too large; make its frames smaller than {megapixels:g} megapixels.") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{name} is not a clip this model reads; save it as MP4, WebM or GIF.") from error
     except Exception as error:  # decoders of untrusted bytes raise nearly everything, struct.error to MemoryError
@@ -120,6 +123,8 @@ def read_film(file: BinaryIO, *, name: str, limits: Limits, max_frames: int | No
     if kind in ("mov", "matroska"):
         return decode_film(file, kind, name=name, limits=limits, max_frames=max_frames)
     if kind in ("gif", "webp"):
+        check_size_of_file(file.seek(0, os.SEEK_END), name=name, max_bytes=limits.max_bytes)
+        file.seek(0)
         return read_animation(file.read(), name=name, limits=limits, max_frames=max_frames)
     if kind == "picture":
         raise InputError(f"{name} is a picture; send it as an image, or save it as MP4, WebM or GIF.")

@@ -85,9 +85,9 @@ class Audio:
             raise InputError(f"{name} is a {type(source).__name__}; give a path, bytes or an array.")
         with file:
             kind = sniff(file)
-            if kind in ("mov", "matroska"):
+            if kind in ("mov", "matroska", "mp3"):
                 sound = decode_sound(file, kind, name=name, limits=limits)
-            elif kind in ("wav", "flac", "ogg", "mp3"):
+            elif kind in ("wav", "flac", "ogg"):
                 sound = read_sound(file, name=name, limits=limits)
             else:
                 raise InputError(f"{name} is not a recording this model reads; save it as WAV, FLAC, Ogg or MP3.")

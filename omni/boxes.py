@@ -42,7 +42,7 @@ class _Track:
     @property
     def entries(self) -> int:
         """Number of entries that an index of the track would have."""
-        if self.handlers == {b"soun"} and len(self.steps) == 1 and self.steps[0][1] == 1:
+        if self.handlers & {b"soun", b"vide"} == {b"soun"} and len(self.steps) == 1 and self.steps[0][1] == 1:
             ends = [first for first, _ in self.runs[1:]] + [self.chunks + 1]
             held = sum(max(0, end - first) * count for (first, count), end in zip(self.runs, ends, strict=True))
             return held // _SAMPLES_PER_ENTRY + self.chunks

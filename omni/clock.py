@@ -51,7 +51,9 @@ def _usual(times: NDArray[np.float64]) -> Fraction:
 
 
 def _count(times: NDArray[np.float64], last_s: float, rate: Fraction) -> int:
-    return max(1, round((float(times[-1]) + (last_s or 1 / float(rate))) * float(rate)))
+    """Return how many frames there are at a rate; a last one that is hardly shown counts as a whole one."""
+    last = last_s if last_s * float(rate) > 0.5 else 1 / float(rate)
+    return max(1, round((float(times[-1]) + last) * float(rate)))
 
 
 def nearest(times: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -28,7 +28,20 @@ _VIDEO_CODECS = {
     "h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "mpeg1video", "h263", "mjpeg", "prores", "dnxhd",
     "theora", "ffv1", "png", "qtrle", "rawvideo", "gif",
 }  # fmt: skip
-_AUDIO_CODECS = {"aac", "mp3", "mp2", "opus", "vorbis", "flac", "alac", "ac3", "eac3", "adpcm_ima_qt", "adpcm_ms"}
+_AUDIO_CODECS = {
+    "aac",
+    "mp3",
+    "mp2",
+    "mp1",
+    "opus",
+    "vorbis",
+    "flac",
+    "alac",
+    "ac3",
+    "eac3",
+    "adpcm_ima_qt",
+    "adpcm_ms",
+}
 
 
 def comment_settings(comment: Any) -> dict[str, Any]:

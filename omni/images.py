@@ -19,6 +19,7 @@ from omni.limits import Limits
 __all__ = [
     "FORMATS",
     "METADATA_KEY",
+    "check_gif",
     "check_size",
     "check_webp_canvas",
     "pixels_from_array",
@@ -33,6 +34,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 METADATA_KEY = "omni"
 
 _MAX_16_BIT = 65_535
+_MAX_COMMENT_BYTES = 1 << 18
+_MAX_IMAGE_FRAMES = 1  # that Pillow reads on the way to the first
+_GIF_EXTENSION, _GIF_COMMENT, _GIF_IMAGE = 0x21, 0xFE, 0x2C
 _WHITE = (255, 255, 255)
 _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 322, 323
 _UPRIGHT = {
@@ -67,6 +71,43 @@ def check_webp_canvas(data: bytes, *, name: str, limits: Limits) -> None:
         width = 1 + int.from_bytes(data[24:27], "little")
         height = 1 + int.from_bytes(data[27:30], "little")
         check_size(height, width, name=name, limits=limits)
+
+
+def _after_sub_blocks(data: bytes, place: int) -> int:
+    """Return where a GIF's chain of sub-blocks ends."""
+    while place < len(data) and data[place]:
+        place += 1 + data[place]
+    return place + 1
+
+
+def _colour_table(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def check_gif(data: bytes, *, name: str, max_frames: int) -> int:
+    """Count a GIF's frames without decoding; refuse long comments, over which Pillow takes the square of their length.
+
+    Returns: the number of frames, as far as max_frames and one more; 0 for a file of another kind.
+
+    Raises:
+        InputError: the comments are too long.
+    """
+    if data[:3] != b"GIF" or len(data) < 13:
+        return 0
+    place, num_frames, num_comment_bytes = 13 + _colour_table(data[10]), 0, 0
+    while place + 1 < len(data) and num_frames <= max_frames:
+        if data[place] == _GIF_EXTENSION:
+            end = _after_sub_blocks(data, place + 2)
+            num_comment_bytes += end - place if data[place + 1] == _GIF_COMMENT else 0
+            if num_comment_bytes > _MAX_COMMENT_BYTES:
+                raise InputError(f"{name} has comments of more than {_MAX_COMMENT_BYTES} bytes; save it without.")
+        elif data[place] == _GIF_IMAGE and place + 10 < len(data):
+            num_frames += 1
+            end = _after_sub_blocks(data, place + 11 + _colour_table(data[place + 9]))
+        else:
+            end = place + 1  # Pillow skips what it does not know
+        place = end
+    return num_frames
 
 
 def _check_tiff_tiles(picture: PILImage.Image, *, name: str, limits: Limits) -> None:
@@ -149,6 +190,7 @@ def pixels_from_bytes(data: bytes, *, name: str, limits: Limits) -> tuple[Pixels
     if len(data) > limits.max_bytes:
         raise InputError(f"{name} is too large a file ({len(data)} bytes); send at most {limits.max_bytes} bytes.")
     check_webp_canvas(data, name=name, limits=limits)
+    check_gif(data, name=name, max_frames=_MAX_IMAGE_FRAMES)
     try:
         with PILImage.open(BytesIO(data), formats=FORMATS) as picture:
             return pixels_from_pil(picture, name=name, limits=limits), _metadata(picture)

@@ -23,6 +23,7 @@ _MAX_PADDING = 2_304  # samples an encoder adds at the end
 _MAX_PEAK = 8.0  # of a file; beyond, it is on another scale
 _INTEGERS = {"u1": 7, "i2": 15, "i4": 31, "i8": 63}
 _BLOCK = 1 << 16
+_MANY_CHANNELS = 8
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,20 @@ class Samples:
 
     def __init__(self, stream: "AudioStream", *, name: str, limits: Limits, start_s: Fraction | None) -> None:
         self._stream, self._name, self._limits, self._start_s = stream, name, limits, start_s
-        self.rate, self._channels, self._pieces, self._length, self._skip = 0, 0, list[NDArray[np.float32]](), 0, 0
+        self._rate, self._channels, self._length = 0, 0, 0
+        self._pieces: list[NDArray[np.float32]] = []
+        self._packer: Any = None
 
     def put(self, frame: Any) -> None:
         """Add decoded sound, with silence where its time stamp says that some is missing."""
-        samples = _floats(frame)
+        samples = _floats(self._packed(frame))
         channels, rate = samples.shape[0], frame.sample_rate
-        if not self.rate:
-            self.rate, self._channels = rate, channels
+        if not self._rate:
+            self._rate, self._channels = rate, channels
             if self._start_s is None:
                 self._start_s = Fraction(frame.time or 0)
-        if (channels, rate) != (self._channels, self.rate):
-            raise InputError(f"{self._name} changes its channels or sample rate on the way; save it again as WAV.")
+        if (channels, rate) != (self._channels, self._rate):
+            raise self._changed()
         if frame.pts is not None and self._start_s is not None:
             begins = round((frame.pts * frame.time_base - self._start_s) * rate)
             if not self._pieces and begins < 0:
@@ -106,16 +109,33 @@ class Samples:
             self._pieces.append(samples)
             self._length += samples.shape[1]
 
+    def _packed(self, frame: Any) -> Any:
+        """Interleave the channels where there are eight or more, which av cannot hand out one by one."""
+        if not frame.format.is_planar or frame.layout.nb_channels < _MANY_CHANNELS:
+            return frame
+        if self._packer is None:
+            import av
+
+            self._packer = av.AudioResampler(format=frame.format.packed, layout=frame.layout, rate=frame.sample_rate)
+        try:
+            (packed,) = self._packer.resample(frame)
+        except ValueError as error:
+            raise self._changed() from error
+        return packed
+
+    def _changed(self) -> InputError:
+        return InputError(f"{self._name} changes its channels or sample rate on the way; save it again as WAV.")
+
     def _add_length(self, count: int) -> None:
         check_sound(
-            channels=self._channels, num_samples=self._length + count, sample_rate=self.rate,
+            channels=self._channels, num_samples=self._length + count, sample_rate=self._rate,
             name=self._name, limits=self._limits,
         )  # fmt: skip
 
     @property
     def seconds(self) -> float:
         """Seconds gathered so far."""
-        return self._length / self.rate if self.rate else 0.0
+        return self._length / self._rate if self._rate else 0.0
 
     def finish(self, metadata: dict[str, Any]) -> Sound | None:
         """Return the sound, without what an encoder added at the end; None where there is none."""
@@ -125,19 +145,19 @@ class Samples:
         self._pieces.clear()
         stream = self._stream
         if stream.duration and stream.time_base:
-            end = round((stream.duration + (stream.start_time or 0)) * stream.time_base * self.rate)
-            end -= round((self._start_s or 0) * self.rate)
+            end = round((stream.duration + (stream.start_time or 0)) * stream.time_base * self._rate)
+            end -= round((self._start_s or 0) * self._rate)
             if 0 < samples.shape[1] - end <= _MAX_PADDING and end > 0:
                 samples = samples[:, :end]
-        return Sound(_finished(samples, name=self._name), self.rate, metadata)
+        return Sound(_finished(samples, name=self._name), self._rate, metadata)
 
 
 def decode_sound(file: BinaryIO, kind: str, *, name: str, limits: Limits) -> Sound:
-    """Decode the sound of an MP4, MOV or WebM file.
+    """Decode the sound of an MP4, MOV, WebM or MP3 file.
 
     Args:
         file: perhaps a clip, whose pictures are left out.
-        kind: "mov" or "matroska", as sniff says.
+        kind: "mov", "matroska" or "mp3", as sniff says.
         name: what errors call it.
         limits: bounds, checked on what the file says, then on what it holds.
 
@@ -149,7 +169,8 @@ def decode_sound(file: BinaryIO, kind: str, *, name: str, limits: Limits) -> Sou
         stream = sound_stream(container, name=name)
         if stream is None:
             raise InputError(f"{name} has no sound; send another recording.")
-        says = round((stream.duration or 0) * (stream.time_base or 0) * stream.rate)
+        # The length of an MP3 is a guess from its first frames.
+        says = 0 if kind == "mp3" else round((stream.duration or 0) * (stream.time_base or 0) * stream.rate)
         check_sound(
             channels=stream.channels, num_samples=max(1, says), sample_rate=stream.rate, name=name, limits=limits
         )
@@ -167,7 +188,7 @@ def decode_sound(file: BinaryIO, kind: str, *, name: str, limits: Limits) -> Sou
 
 
 def read_sound(file: BinaryIO, *, name: str, limits: Limits) -> Sound:
-    """Decode a WAV, FLAC, Ogg or MP3 file.
+    """Decode a WAV, FLAC or Ogg file.
 
     Args:
         file: it.

@@ -12,7 +12,17 @@ from numpy.typing import NDArray
 from omni.errors import InputError
 from omni.limits import Limits
 
-__all__ = ["Deadline", "as_array", "open_source", "read_source", "shorten", "sniff", "source_name", "write_file"]
+__all__ = [
+    "Deadline",
+    "as_array",
+    "check_size_of_file",
+    "open_source",
+    "read_source",
+    "shorten",
+    "sniff",
+    "source_name",
+    "write_file",
+]
 
 _HEAD_BYTES = 64
 _MOV_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp", b"moof")
@@ -58,7 +68,8 @@ def _check_is_file(path: str | os.PathLike[str], *, what: str, name: str) -> Non
         raise InputError(f"{name} is not a file; give the path of a {what}.")
 
 
-def _check_size(num_bytes: int, *, name: str, max_bytes: int) -> None:
+def check_size_of_file(num_bytes: int, *, name: str, max_bytes: int) -> None:
+    """Refuse a file that is empty or larger than allowed."""
     if not num_bytes:
         raise InputError(f"{name} is empty (0 bytes); send the file again.")
     if num_bytes > max_bytes:
@@ -106,7 +117,7 @@ def open_source(
         if isinstance(error, InputError):
             raise
         raise InputError(f"{name} cannot be read ({error}); check the path and its permissions.") from error
-    _check_size(num_bytes, name=name, max_bytes=max_bytes)
+    check_size_of_file(num_bytes, name=name, max_bytes=max_bytes)
     return file
 
 

@@ -30,6 +30,7 @@ _OPUS_RATE = 48_000
 _BITS_A_SECOND = 96_000  # of one channel
 _MAX_DENOMINATOR = 1_001
 _BLOCK = 1 << 16
+_FRAME = 1_024
 # The colours that conversion gives, to be written into the file: players guess otherwise, by size.
 _SMPTE_170M, _LIMITED_RANGE = 6, 1
 _CODECS = {
@@ -60,17 +61,21 @@ def _add_sound(container: "OutputContainer", samples: NDArray[np.float32], rate:
 
 
 def _put_sound(container: "OutputContainer", stream: "AudioStream", samples: NDArray[np.float32]) -> None:
+    """Encode sound that has the stream's sample rate already; the frames that encoders like are cut on the way."""
     import av
 
-    size = stream.codec_context.frame_size or 1_024
-    kind, layout, rate = stream.codec_context.format.name, stream.layout.name, stream.rate
-    for start in range(0, samples.shape[1], size):
-        piece = np.ascontiguousarray(samples[:, start : start + size])
-        if not kind.endswith("p"):
-            piece = np.ascontiguousarray(piece.T).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(piece, format=kind, layout=layout)
+    context, rate = stream.codec_context, stream.rate
+    cutter = av.AudioResampler(
+        format=context.format, layout=stream.layout, rate=rate, frame_size=context.frame_size or _FRAME
+    )
+    for start in range(0, samples.shape[1], _BLOCK):
+        interleaved = np.ascontiguousarray(samples[:, start : start + _BLOCK].T).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(interleaved, format="flt", layout=stream.layout.name)
         frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
-        container.mux(stream.encode(frame))
+        for ready in cutter.resample(frame):
+            container.mux(stream.encode(ready))
+    for ready in cutter.resample(None):
+        container.mux(stream.encode(ready))
     container.mux(stream.encode())
 
 

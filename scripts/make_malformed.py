@@ -1,20 +1,26 @@
-"""Write a corpus of damaged, hostile and merely odd pictures, to test what comes in.
+"""Write a corpus of damaged, hostile and merely odd pictures, clips and recordings, to test what comes in.
 
     python scripts/make_malformed.py FOLDER
 
-The name says what is to happen: `good_*` must load, `bad_*` must be refused, `any_*` may do either.
+Pictures go into the folder itself, clips into FOLDER/clips and recordings into FOLDER/recordings. The name says what
+is to happen: `good_*` must load, `bad_*` must be refused, `any_*` may do either.
 """
 
 import argparse
 import io
 import struct
+import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from scripts import malformed_media as media  # noqa: E402
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEIGHT, WIDTH = 40, 48
@@ -136,6 +142,9 @@ def huge() -> Iterator[Case]:
     frame = gif.index(b",\0\0\0\0")
     gif[frame + 5 : frame + 9] = struct.pack("<HH", 65_535, 65_535)
     yield "bad_bomb_in_frame.gif", bytes(gif)
+    comment = b"\x21\xfe" + (b"\xff" + b"x" * 255) * 40_000 + b"\0"
+    start = 13 + (3 << (files["gif"][10] & 7) + 1)
+    yield "bad_comment_of_10_megabytes.gif", files["gif"][:start] + comment + files["gif"][start:]
     bmp = bytearray(files["bmp"])
     bmp[18:26] = struct.pack("<ii", 60_000, 60_000)
     yield "bad_bomb.bmp", bytes(bmp)
@@ -253,17 +262,17 @@ def odd_but_good() -> Iterator[Case]:
 
 
 def corpus() -> Iterator[Case]:
-    """Yield every case as (file name, content), always the same."""
+    """Yield every picture as (file name, content), always the same."""
     yield from damaged()
     yield from huge()
     yield from other_things()
     yield from odd_but_good()
 
 
-def write(folder: Path) -> int:
-    """Write the corpus into a folder and return the number of files."""
+def write(folder: Path, cases: Iterable[Case] | None = None) -> int:
+    """Write cases into a folder, the pictures if none are given, and return the number of files."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = [name for name, data in corpus() if (folder / name).write_bytes(data) >= 0]
+    names = [name for name, data in cases or corpus() if (folder / name).write_bytes(data) >= 0]
     assert len(names) == len(set(names)), "two cases have the same name"
     return len(names)
 
@@ -274,6 +283,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args(argv).folder
     print(f"{write(folder)} pictures in {folder}")
+    print(f"{write(folder / 'clips', media.clips())} clips in {folder / 'clips'}")
+    print(f"{write(folder / 'recordings', media.recordings())} recordings in {folder / 'recordings'}")
 
 
 if __name__ == "__main__":
