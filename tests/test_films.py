@@ -303,7 +303,9 @@ def test_worlds_answer_every_action_with_four_frames():
         assert 3 <= len(actions) <= 8 and set(example.truth["actions"]) <= set(ACTIONS)
         assert [len(item["frames"]) for item in videos] == [1, *[FRAMES_PER_ACTION] * len(actions)]
         assert [item.get("continues", False) for item in videos] == [False, *[True] * len(actions)]
-    assert any(document("world", seed).messages[0]["content"][0].get("text") == PLAY for seed in range(10))
+    openings = [document("world", seed).messages[0] for seed in range(60)]
+    assert {opening["role"] for opening in openings} == {"user", "system"}
+    assert all(opening["content"][0]["text"] == PLAY for opening in openings if opening["role"] == "system")
 
 
 @pytest.mark.parametrize(("action", "way"), [("left", (0, -1)), ("right", (0, 1)), ("up", (-1, 0)), ("down", (1, 0))])

@@ -41,7 +41,10 @@ VERB_PATTERNS = {  # in the order in which they are tried
     "shakes": r"shak\w+|shook|trembl\w+|shiver\w*|wobbl\w+",
     "fades": r"fad\w+|disappear\w*|vanish\w*",
 }
-SLIDE = r"(?:slid\w*|mov(?:e|es|ing|ed)|glid\w+|drift\w*|travel\w*|go|goes|going|went)"
+SLIDE = (
+    r"(?:slid\w*|mov(?:e|es|ing|ed)|glid\w+|drift\w*|travel\w*|go|goes|going|went|r[au]n|runs|running|walk\w*"
+    r"|driv\w+|drove|fly|flies|flying|flew)"
+)
 DIRECTION_PATTERNS = {name: rf"{SLIDE} (?:(?:to|towards) the )?(?:straight )?{name}(?:wards)?" for name in DIRECTIONS}
 
 

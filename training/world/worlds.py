@@ -112,8 +112,7 @@ def world(rng: random.Random, split: Split) -> Talk:
     actions = _actions(rng, rng.randint(3, MAX_ACTIONS[talk.shape]))
     film = play_film(scene, actions, *SHAPES[talk.shape])
     frame = rng.choice(phrases("play_world"))
-    # The wish alone is a world only where the system says so.
-    if frame.startswith("{x}") or rng.random() < 0.75:
+    if frame.startswith("{x}"):  # a wish alone is a world only where the system says so
         talk.say("system", PLAY)
     talk.say("user", vary(rng, frame.format(x=describe(scene, rng, said))))
     talk.say("assistant", Shot(film, stop=1))
