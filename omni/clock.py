@@ -44,8 +44,11 @@ def _candidates(times: NDArray[np.float64], tick_s: float) -> Iterable[Fraction]
 
 
 def _usual(times: NDArray[np.float64]) -> Fraction:
-    """Return the rate of the usual distance between frames."""
-    usual = min(1 / float(np.median(np.diff(times))), _MAX_RATE)
+    """Return the rate of the usual distance between frames: the mean where they merely tremble, else the median."""
+    steps = np.diff(times)
+    middle = float(np.median(steps))
+    trembles = steps.max() < 2 * middle and steps.min() > middle / 2
+    usual = min(1 / (float(steps.mean()) if trembles else middle), _MAX_RATE)
     close = [rate for rate in _nice(usual) if abs(float(rate) - usual) < 0.01 * usual]
     return close[0] if close else Fraction(usual)
 
@@ -83,7 +86,8 @@ def steady(
     declared = [rate for rate in declared if 0 < rate <= _MAX_DECLARED_RATE]
     if len(times) == 1:
         shown = Fraction(1 / last_s).limit_denominator(_MAX_DENOMINATOR) if last_s else Fraction(1)
-        return next(iter(declared), shown), np.zeros(1, np.int64)
+        rate = next(iter(declared), shown)
+        return rate, np.zeros(_count(times, last_s, rate), np.int64)
     for rate in (*declared, *_candidates(times, tick_s)):
         places = _grid(times, rate, tick_s) if rate > 0 else None
         if places is not None and places[-1] < _MAX_REPEATS * len(times):

@@ -97,7 +97,7 @@ def packets(container: "InputContainer", streams: Sequence["Stream"], deadline: 
             packet = next(source)
         except (StopIteration, FFmpegError):
             return
-        if packet.size and not packet.is_discard:
+        if packet.size:
             yield packet
 
 

@@ -56,9 +56,12 @@ def fitted_size(height: int, width: int, num_frames: int, *, limits: Limits) -> 
 
 
 def check_film(*, height: int, width: int, num_frames: int, seconds: float, name: str, limits: Limits) -> None:
-    """Refuse frames without pixels or too large, and a clip of none, too many or too long."""
+    """Refuse frames without a size or too large, and a clip of none, too many or too long."""
     if height < 1 or width < 1:
-        raise InputError(f"{name} has no pixels ({width}x{height}); send another clip.")
+        raise InputError(
+            f"{name} has frames of no size or too large; keep within {limits.max_side} pixels a side and "
+            f"{limits.max_frame_pixels / 1e6:g} megapixels a frame."
+        )
     if max(height, width) > limits.max_side or height * width > limits.max_frame_pixels:
         raise InputError(
             f"{name} is too large ({width}x{height} pixels); "
@@ -100,6 +103,8 @@ def _plan(
     most = min(limits.max_video_frames, max_frames or limits.max_video_frames)
     stamps: dict[int, int] = {}
     for number, packet in enumerate(packets(container, [stream], deadline)):
+        if packet.is_discard:  # needed to decode others, and not shown
+            continue
         stamp = stamp_of(packet)
         stamps[number if stamp is None else stamp] = packet.duration or 0
         if len(stamps) > most + _MAX_REORDERED:
