@@ -35,10 +35,7 @@ def fingerprint(model: OmniModel) -> dict[str, list[float]]:
     """Sample a model's weights: name -> a few of its numbers."""
     named = sorted((name, weight) for name, weight in base_weights(model) if weight.ndim == 2)
     chosen = named[:: max(1, len(named) // NUM_SAMPLED)]
-    return {
-        name: [_sample(weight, place) for place in SAMPLED_PLACES]
-        for name, weight in chosen
-    }
+    return {name: [_sample(weight, place) for place in SAMPLED_PLACES] for name, weight in chosen}
 
 
 def _sample(weight: Tensor, place: float) -> float:

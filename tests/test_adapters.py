@@ -6,6 +6,7 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from tests.conftest import DENSE, EXPERTS, SIZES, randomise
 
 from omni.adapters import Adapters, check_base, fingerprint
 from omni.config import OmniConfig
@@ -13,16 +14,13 @@ from omni.errors import CheckpointError, ConfigError
 from omni.model import OmniModel
 from omni.sequence import PackedBatch
 from omni.text import TextTokenizer
-from tests.conftest import DENSE, EXPERTS, SIZES, randomise
 from training.config import Lora
 from training.lora import add_lora, check_effect, save_adapter, target_pattern, token_ids
 
 
 def new_model(tokenizer: TextTokenizer, kind: dict, seed: int = 0, **sizes: int) -> OmniModel:
     num_control = tokenizer.vocab_size - tokenizer.num_text_ids
-    config = OmniConfig(
-        num_text_ids=tokenizer.num_text_ids, num_control_ids=num_control, **(SIZES | kind | sizes)
-    )
+    config = OmniConfig(num_text_ids=tokenizer.num_text_ids, num_control_ids=num_control, **(SIZES | kind | sizes))
     torch.manual_seed(seed)
     return randomise(OmniModel(config), seed)
 
@@ -55,6 +53,7 @@ def answers(model: OmniModel, batch: PackedBatch) -> tuple[torch.Tensor, torch.T
 def trained(tokenizer: TextTokenizer, folder: Path, *, kind: dict = EXPERTS, seed: int = 0, **settings) -> OmniModel:
     """Save an adapter with changes at random for the model of seed 0; return the model that it sits on."""
     model = new_model(tokenizer, kind)
+    base = fingerprint(model)
     wrapper = add_lora(model, tokenizer, Lora(rank=2, **settings), base="base")
     generator = torch.Generator().manual_seed(seed + 7)
     with torch.no_grad():
@@ -62,7 +61,8 @@ def trained(tokenizer: TextTokenizer, folder: Path, *, kind: dict = EXPERTS, see
             if parameter.requires_grad:
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
     folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(wrapper, folder)
+    weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    save_adapter(wrapper, folder, weights, base=base)
     return model.eval()
 
 
@@ -70,12 +70,12 @@ def trained(tokenizer: TextTokenizer, folder: Path, *, kind: dict = EXPERTS, see
 def test_new_adapter_equals_base(tokenizer, batch, kind):
     model = new_model(tokenizer, kind)
     before = answers(model, batch)
-    wrapper = add_lora(model, tokenizer, Lora(rank=2, heads=True, tokens=["fox", "<|image|>"]), base="base")
+    add_lora(model, tokenizer, Lora(rank=2, heads=True, tokens=["fox", "<|image|>"]), base="base")
     for mine, theirs in zip(before, answers(model, batch), strict=True):
         assert torch.equal(mine, theirs)
     assert not any(p.requires_grad for name, p in model.named_parameters() if "base_layer" in name)
     with pytest.raises(ConfigError, match="changes nothing"):
-        check_effect(wrapper)
+        check_effect(dict(model.named_parameters()))
 
 
 @pytest.mark.parametrize("tokens", [[], ["fox"]], ids=["projections", "tokens"])
@@ -124,7 +124,9 @@ def test_several_adapters_add_up_by_weight_and_switch(tokenizer, batch, tmp_path
     merged = new_model(tokenizer, EXPERTS)
     for number, weight in (("0", 0.8), ("1", 0.5)):
         other = Adapters(merged)
-        other.load(tmp_path / number, weight=weight) if number == "0" else _load_unchecked(other, tmp_path / "1", weight)
+        other.load(tmp_path / number, weight=weight) if number == "0" else _load_unchecked(
+            other, tmp_path / "1", weight
+        )
         other.merge()
     for mine, theirs in zip(both, answers(merged, batch), strict=True):
         torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)

@@ -43,7 +43,7 @@ def encoded(folder: Path, count: int = 40) -> Path:
     documents, latents = [], []
     for number in range(count):
         height, width = (4, 4) if number % 3 else (4, 6)
-        picture = {"type": "image", "latents": len(latents), "shape": [1, height, width]}
+        picture = {"type": "image", "latents": len(latents), "shapes": {"latents": [1, height, width, 4]}}
         latents.append(torch.randn(1, height, width, 4, generator=generator))
         words = {"type": "text", "text": f"a red fox {number % 7}"}
         asked, said = [([words], [words, picture]), ([picture, words], [words]), ([words], [words])][number % 3]

@@ -29,7 +29,8 @@ class Data(Section):
     validation_documents: how many of the last documents are held back for the validation loss.
     bad_lines: skip documents that cannot be used, or stop at the first.
     cache_mb: memory for latents that were encoded on the fly.
-    max_media_tokens: latent tokens of a medium that is encoded on the fly; larger ones are scaled down.
+    max_block_tokens, max_video_tokens, max_audio_tokens: of media that are encoded on the fly, the latent tokens of
+        a picture, to which larger ones are scaled down; of one block of a film; of a recording.
     """
 
     path: str | None = None
@@ -37,7 +38,9 @@ class Data(Section):
     validation_documents: int = Field(256, ge=0)
     bad_lines: Literal["skip", "stop"] = "skip"
     cache_mb: int = Field(1024, ge=0)
-    max_media_tokens: int = Field(24, gt=0)
+    max_block_tokens: int = Field(24, gt=0)
+    max_video_tokens: int = Field(80, gt=0)
+    max_audio_tokens: int = Field(100, gt=0)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -132,7 +135,7 @@ class Engine(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.kind == "deepspeed") != (self.config is not None):
-            raise ValueError("kind deepspeed goes with config, a file such as configs/deepspeed/zero2.json; plain without")
+            raise ValueError("kind deepspeed goes with config (such as configs/deepspeed/zero2.json), plain without")
         return self
 
 

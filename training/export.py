@@ -1,22 +1,24 @@
-"""Write a run's averaged weights as a self-contained model folder.
+"""Write a run's averaged weights as a self-contained model folder, whatever engine and number of ranks made them.
 
 python -m training.export CONFIG --out omni/weights/nano
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
+from torch import Tensor
 
-from omni.checkpoint import Defaults, save_folder
-from omni.codecs.vision import VisionCodec
+from omni.checkpoint import Defaults, load_folder, save_folder
 from omni.errors import CheckpointError, OmniError
-from omni.text import TextTokenizer
+from training.build import build_parts, load_codecs
 from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.config import TrainConfig, load_config
-from training.loop import build_model
+
+__all__ = ["averaged_weights", "export"]
 
 CARD = """---
 license: apache-2.0
@@ -29,8 +31,27 @@ A small model that chats about pictures of its world, draws, edits and describes
 """
 
 
+def averaged_weights(state: Mapping[str, Any], names: list[str]) -> dict[str, Tensor]:
+    """Return the averaged weights of a checkpoint by name.
+
+    Args:
+        state: of the engine.
+        names: of the trained weights, in the model's order.
+
+    Raises:
+        CheckpointError: they are not as many.
+    """
+    held = state["ema"]["shadow_params"]
+    if len(held) != len(names):
+        raise CheckpointError(
+            f"the checkpoint holds {len(held)} averaged weights, the config makes {len(names)}; give the run's own"
+        )
+    return dict(zip(names, held, strict=True))
+
+
+@torch.no_grad()
 def export(config: TrainConfig, *, out: Path, source: str, dtype: torch.dtype = torch.float16) -> int:
-    """Write the newest checkpoint's averaged weights and return its step.
+    """Write the newest checkpoint's averaged weights and return its step; an adapter is merged into its base.
 
     Args:
         config: the run.
@@ -46,17 +67,19 @@ def export(config: TrainConfig, *, out: Path, source: str, dtype: torch.dtype = 
     if path is None:
         raise CheckpointError(f"{run} has no whole checkpoint; train first")
     state = load_checkpoint(path)
-    tokenizer = TextTokenizer.from_folder(config.tokenizer)
-    model = build_model(config.model_copy(update={"start": None}), tokenizer)
-    with torch.no_grad():
-        for parameter, averaged in zip(model.parameters(), state["engine"]["ema"]["shadow_params"], strict=True):
-            parameter.copy_(averaged)
+    parts = build_parts(config)
+    named = {name: p for name, p in parts.model.named_parameters() if p.requires_grad}
+    for name, value in averaged_weights(state["engine"], list(named)).items():
+        named[name].copy_(value)
+    if parts.adapter is not None:
+        parts.adapter.base_model.merge_and_unload()
+    defaults = load_folder(config.start)[3] if config.start is not None else Defaults()
     save_folder(
         out,
-        model=model,
-        tokenizer=tokenizer,
-        codecs={name: VisionCodec.from_folder(folder) for name, folder in config.codecs.items()},
-        defaults=Defaults(),
+        model=parts.model,
+        tokenizer=parts.tokenizer,
+        codecs=dict(load_codecs(config)),
+        defaults=defaults,
         dtype=dtype,
         card=CARD.format(name=out.name, steps=state["step"], config=source),
     )

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image as PILImage
-
+from omni.chat import ChatTemplate
+from omni.config import OmniConfig
 from omni.errors import ConfigError, InputError
 from omni.messages import Message, parse_messages
-from omni.parts import Image, Text
+from omni.parts import Action, Part, Text
+from omni.studio import Studio
 
 __all__ = ["BadDocument", "Encoder", "FolderDataset", "Lines", "check_targets", "open_folder"]
 
@@ -33,60 +32,41 @@ class BadDocument(InputError):
     """A document of a data set cannot be used; the message begins with its file and line."""
 
 
-def fit_pixels(pixels: np.ndarray, *, step: int, max_tokens: int) -> np.ndarray:
-    """Resize a picture to sides that are multiples of step, at most max_tokens squares of it; uint8 [H, W, 3]."""
-    height, width = pixels.shape[:2]
-    shrink = min(1.0, (max_tokens * step * step / (height * width)) ** 0.5)
-    rows, columns = max(1, round(height * shrink / step)), max(1, round(width * shrink / step))
-    while rows * columns > max_tokens:
-        rows, columns = (rows - 1, columns) if rows >= columns else (rows, columns - 1)
-    if (height, width) == (rows * step, columns * step):
-        return pixels
-    picture = PILImage.fromarray(pixels).resize((columns * step, rows * step), PILImage.Resampling.LANCZOS)
-    return np.asarray(picture)
-
-
 class Encoder:
-    """From messages with media to messages with latents, as encoded shards hold them.
+    """From messages with media to messages with blocks, through the codecs of a model, as a conversation with it does.
 
     Args:
-        codecs: stream -> codec.
-        stream_of: modality -> stream.
-        patch_sizes: stream -> latent positions along each side of a token.
-        max_media_tokens: latent tokens of a medium; larger ones are scaled down.
+        model: streams and what they hold.
+        codecs: stream -> codec; asked for when the first medium comes.
+        template: control ids.
+        limits: the largest block of each kind, in latent tokens, as omni.studio.Studio takes them.
     """
 
     def __init__(
-        self,
-        codecs: Mapping[str, Any],
-        *,
-        stream_of: Mapping[str, str],
-        patch_sizes: Mapping[str, int],
-        max_media_tokens: int,
+        self, model: OmniConfig, codecs: Mapping[str, Any], template: ChatTemplate, limits: Mapping[str, int]
     ) -> None:
-        self.codecs, self.stream_of, self.patch_sizes = codecs, stream_of, patch_sizes
-        self.max_media_tokens = max_media_tokens
+        self.model, self.codecs, self.template, self.limits = model, codecs, template, dict(limits)
+        self._studio: Studio | None = None
 
     def __call__(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Encode the media of a conversation.
 
         Raises:
-            InputError: the model has no such modality.
+            InputError: the model has no such modality, or a medium is too long for it.
         """
-        return [{"role": m.role, "content": [self._item(part) for part in m.parts]} for m in messages]
+        return [{"role": m.role, "content": [item for part in m.parts for item in self._items(part)]} for m in messages]
 
-    def _item(self, part: Any) -> dict[str, Any]:
+    def _items(self, part: Part) -> list[dict[str, Any]]:
         if isinstance(part, Text):
-            return {"type": "text", "text": part.text}
+            return [{"type": "text", "text": part.text}]
+        if isinstance(part, Action):
+            return [{"type": "action", "action": part.name}]
         kind = type(part).__name__.lower()
-        if kind not in self.stream_of:
+        if kind not in self.model.stream_of:
             raise InputError(f"the model has no {kind}; leave it out, or start from another model")
-        assert isinstance(part, Image), f"no encoder for {kind}"
-        stream = self.stream_of[kind]
-        codec = self.codecs[stream]
-        step = self.patch_sizes[stream] * codec.spatial_factor
-        pixels = torch.tensor(fit_pixels(part.pixels, step=step, max_tokens=self.max_media_tokens))
-        return {"type": "image", "latents": codec.encode(pixels[None, None])[0]}
+        if self._studio is None:
+            self._studio = Studio(self.model, self.codecs, self.template, **self.limits)
+        return [{"type": "block", "block": block} for block in self._studio.encode(part)]
 
 
 class Lines:
@@ -147,7 +127,9 @@ def _beside(content: Any, folder: Path) -> Any:
     for item in content:
         if isinstance(item, dict) and item.get("type") in SUFFIXES:
             item = {
-                key: str(folder / value) if key in SOURCE_KEYS and isinstance(value, str) and "://" not in value else value
+                key: str(folder / value)
+                if key in SOURCE_KEYS and isinstance(value, str) and "://" not in value
+                else value
                 for key, value in item.items()
             }
         out.append(item)
@@ -260,7 +242,10 @@ def _items(document: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
 
 
 def _num_bytes(document: Sequence[Mapping[str, Any]]) -> int:
-    return sum(item["latents"].nbytes if "latents" in item else len(item.get("text", "")) for item in _items(document))
+    return sum(
+        sum(grid.latents.nbytes for grid in item["block"].grids) if "block" in item else 100
+        for item in _items(document)
+    )
 
 
 def open_folder(path: Path, encoder: Encoder, *, cache_mb: int) -> FolderDataset | None:

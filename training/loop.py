@@ -1,28 +1,30 @@
 """The loop: read, step, report, save; it knows nothing of how weights are held."""
 
-import json
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from omni.config import OmniConfig
-from omni.errors import ConfigError
-from omni.model import OmniModel
+from omni.errors import CheckpointError, ConfigError
 from omni.sequence import PackedBatch
-from omni.text import TextTokenizer
-from training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from training.build import Parts, build_model, build_parts, load_codecs
+from training.checkpoint import latest_checkpoint, load_checkpoint, publish, save_checkpoint
 from training.config import TrainConfig
-from training.data import DocumentMaker, PackedLoader, noisy_batch
-from training.engine import PlainEngine, StepReport
-from training.shards import EncodedDataset
+from training.data import noisy_batch
+from training.engine import Engine, PlainEngine, StepReport, best_precision
+from training.lora import check_effect, save_adapter
+from training.ranks import Ranks, start_ranks
+from training.report import Reporter, matmul_peak, peak_memory_mb, step_flops
+from training.sources import Lane, build_lanes
 
 __all__ = ["build_model", "train"]
 
 VALIDATION_SEED = 1_000_003
+NUM_NAMED = 20
+# An adapter whose gradients are all zero for so many steps is pointed at weights that the data never use.
+NUM_STEPS_WITHOUT_GRADIENT = 10
 SAMPLE_PROMPTS = [
     "Draw a fox.",
     "a flat cat on a blue background",
@@ -35,93 +37,228 @@ SAMPLE_PROMPTS = [
 ]
 
 
-def build_model(config: TrainConfig, tokenizer: TextTokenizer) -> OmniModel:
-    """Make the model of a run: new weights, or those of `start`."""
-    if config.start is not None:
-        return OmniModel.from_pretrained(config.start, dtype=torch.float32)
-    num_control = tokenizer.vocab_size - tokenizer.num_text_ids
-    torch.manual_seed(config.seed)
-    return OmniModel(OmniConfig(num_text_ids=tokenizer.num_text_ids, num_control_ids=num_control, **config.model))
-
-
-class _Slice:
-    """Some documents of a data set, by their indices."""
-
-    def __init__(self, dataset: Any, start: int, stop: int) -> None:
-        self.dataset, self.start, self.stop = dataset, start, stop
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-    def __getitem__(self, index: int) -> Any:
-        return self.dataset[self.start + index]
-
-
-def build_loaders(
-    config: TrainConfig, model: OmniModel, tokenizer: TextTokenizer
-) -> tuple[PackedLoader, list[PackedBatch]]:
-    """Make the training loader, and the validation batches once and for all."""
-    dataset = EncodedDataset(Path(config.data.path).expanduser())
-    held = config.data.validation_documents
-    if len(dataset) <= held:
-        raise ConfigError(f"data.path holds {len(dataset)} documents; validation alone takes {held}")
-    batch = config.batch
-
-    def loader(start: int, stop: int) -> PackedLoader:
-        maker = DocumentMaker(_Slice(dataset, start, stop), tokenizer, model.config, config)
-        return PackedLoader(maker, stop - start, batch.row_length, batch.num_rows, seed=config.seed)
-
-    valid = loader(len(dataset) - held, len(dataset))
-    num_batches = max(1, held * 80 // (batch.row_length * batch.num_rows))
-    batches = [noisy_batch(valid.next_rows(), config, seed=VALIDATION_SEED + i) for i in range(num_batches)]
-    return loader(0, len(dataset) - held), batches
-
-
-class Reporter:
-    """Progress on the terminal, figures in a JSONL log.
-
-    Args:
-        folder: where log.jsonl goes.
-        steps: of the whole run.
-        start: step at which this process began.
-    """
-
-    def __init__(self, folder: Path, steps: int, start: int) -> None:
-        from tqdm import tqdm
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "log.jsonl"
-        self.bar = tqdm(total=steps, initial=start, dynamic_ncols=True, mininterval=2)
-        self.recent: list[StepReport] = []
-        self.began = time.perf_counter()
-
-    def step(self, report: StepReport) -> None:
-        self.recent.append(report)
-        self.bar.update()
-
-    def log(self, step: int, capacity: int) -> None:
-        """Write the means since the last call; capacity is the places of a step, padding included."""
-        count, seconds = len(self.recent), time.perf_counter() - self.began
-        means = {name: sum(r[name] for r in self.recent) / count for name in self.recent[0]}
-        means["fill"] = means["tokens"] / capacity
-        means["tokens_per_s"] = sum(r["tokens"] for r in self.recent) / seconds
-        self.recent, self.began = [], time.perf_counter()
-        self.bar.set_postfix_str(
-            f"text {means['text_loss']:.3f} flow {means['flow_loss']:.4f} "
-            f"{means['tokens_per_s']:.0f} tok/s fill {means['fill']:.1%}"
-        )
-        self.write(step, means)
-
-    def write(self, step: int, figures: dict[str, float]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "time": time.time(), **figures}) + "\n")
-
-
 def stop_at_sigterm() -> Callable[[], bool]:
     """Return a function that says whether the process was asked to end."""
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     return lambda: bool(asked)
+
+
+def start_engine(config: TrainConfig) -> tuple[Parts, Engine]:
+    """Join the other processes, build what is trained, and give it to the engine."""
+    precision = best_precision() if config.precision == "auto" else config.precision
+    if config.engine.kind == "deepspeed":
+        from training.zero import ZeroEngine, start_deepspeed
+
+        accelerator = start_deepspeed(config, precision)
+        parts = build_parts(config)
+        return parts, ZeroEngine(parts.model, config, accelerator, precision)
+    ranks = start_ranks()
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    parts = build_parts(config)
+    config = config.model_copy(update={"precision": precision})
+    return parts, PlainEngine(parts.model, config, device, ranks)
+
+
+class Run:
+    """A training run: the engine, this rank's lanes of data, and what is written of it.
+
+    Args:
+        config: the run.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.output = Path(config.output).expanduser()
+        self.parts, self.engine = start_engine(config)
+        self.ranks: Ranks = self.engine.ranks
+        self.reporter: Reporter | None = None
+        share = config.batch.accumulation
+        self.num_lanes = share * self.ranks.size
+        # The lanes of a rank lie side by side, so that any number of ranks makes the same steps.
+        self.numbers = [part * self.ranks.size + self.ranks.rank for part in range(share)]
+        model = self.parts.model.config
+        codecs = load_codecs(config)
+        self.lanes, valid = build_lanes(
+            config,
+            model,
+            self.parts.tokenizer,
+            codecs,
+            numbers=self.numbers,
+            num_lanes=self.num_lanes,
+            report=self.note,
+        )
+        self.validation = self._validation(valid) if valid is not None else []
+        self.has_learnt = False
+        self.bad: list[str] = []
+
+    def note(self, message: str) -> None:
+        """Write a line of words to the log."""
+        if self.reporter is None:
+            self.reporter = self._reporter(0)
+        self.reporter.note(message)
+
+    def _reporter(self, begin: int) -> Reporter:
+        report = self.config.report
+        return Reporter(
+            self.output,
+            self.config.schedule.steps,
+            begin,
+            is_first=self.ranks.is_first,
+            trackers=report.trackers,
+            project=report.project,
+            settings=self.config.model_dump(),
+        )
+
+    def _validation(self, lane: Lane) -> list[PackedBatch]:
+        batch, held = self.config.batch, self.config.data.validation_documents
+        num_batches = max(1, held * 80 // (batch.row_length * batch.num_rows))
+        rows = [lane.next_rows()[0] for _ in range(num_batches)]
+        return [noisy_batch(each, self.config, seed=VALIDATION_SEED + i) for i, each in enumerate(rows)]
+
+    def train(self, *, fresh: bool) -> None:
+        """Go through the steps that are left."""
+        config, begin = self.config, 0 if fresh else self.resume()
+        if self.reporter is not None:
+            self.reporter.close()
+        self.reporter = self._reporter(begin)
+        self._measure()
+        is_asked_to_stop = stop_at_sigterm()
+        batch = config.batch
+        capacity = batch.row_length * batch.num_rows * self.num_lanes
+        for step in range(begin, config.schedule.steps):
+            batches, names = self.read(step)
+            report = self.engine.step(batches, step=step)
+            self.reporter.step(report)
+            self._guard(step, report, names)
+            done = step + 1
+            is_stopped = self.ranks.sum([float(is_asked_to_stop())], self.engine.device)[0] > 0
+            is_last = done == config.schedule.steps or is_stopped
+            if done % config.report.log_every == 0 or is_last:
+                self.reporter.log(done, capacity, extra=self._figures())
+            if self.validation and (done % config.report.validate_every == 0 or is_last):
+                self.reporter.write(done, self.engine.validate(self.validation))
+            if done % config.report.save_every == 0 or is_last:
+                self.save(done)
+            if config.report.sample_every and (done % config.report.sample_every == 0 or is_last):
+                self.sample(self.output / f"samples-{done:08d}.png")
+            if is_last:
+                break
+        self.reporter.close()
+
+    def _measure(self) -> None:
+        """Find what the machine could do at best, for the share of it that is used (MFU)."""
+        assert self.reporter is not None
+        dtype = torch.bfloat16 if self.engine.precision == "bfloat16" else torch.float32
+        self.reporter.peak = matmul_peak(self.engine.device, dtype) * self.ranks.size
+        self.reporter.flops_a_token = step_flops(self.parts.model, 1.0)
+
+    def _figures(self) -> dict[str, float]:
+        bad = sum(lane.num_bad for lane in self.lanes)
+        figures = {"memory_mb": peak_memory_mb(self.engine.device)}
+        return figures | ({"bad_documents": float(bad)} if bad else {})
+
+    def read(self, step: int) -> tuple[list[PackedBatch], list[str]]:
+        """Return this rank's batches of a step, and the names of their documents."""
+        batches, names = [], []
+        for number, lane in zip(self.numbers, self.lanes, strict=True):
+            rows, dealt = lane.next_rows()
+            names += dealt
+            seed = (self.config.seed * 7919 + step) * self.num_lanes + number
+            batches.append(noisy_batch(rows, self.config, seed=seed))
+        return batches, names
+
+    def _guard(self, step: int, report: StepReport, names: list[str]) -> None:
+        """Stop a run that cannot learn.
+
+        Raises:
+            ConfigError: several steps one after another were not finite, or nothing is learnt from the data.
+        """
+        if report["skipped"]:
+            self.bad.append(f"step {step + 1}: " + ", ".join(names[:NUM_NAMED]))
+            self.note(f"loss or gradient is not finite; skipped {self.bad[-1]}")
+            if len(self.bad) >= self.config.schedule.max_bad_steps:
+                raise ConfigError(
+                    f"{len(self.bad)} steps one after another were not finite, the last checkpoint is from before; "
+                    f"lower the learning rate, or look at the documents of {self.bad[0]}"
+                )
+            return
+        self.bad = []
+        if report["text_loss"] == 0 and report["flow_loss"] == 0:
+            raise ConfigError("the documents of a whole step hold nothing to learn; only what the assistant says is")
+        self.has_learnt = self.has_learnt or report["grad_norm"] > 0
+        if not self.has_learnt and step + 1 >= NUM_STEPS_WITHOUT_GRADIENT:
+            raise ConfigError(
+                f"no gradient has reached a trained weight in {step + 1} steps; choose lora.targets that the data uses"
+            )
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint; the first rank does, and all learn whether it could.
+
+        Raises:
+            CheckpointError: it could not.
+        """
+        engine = self.engine.state_dict()
+        lanes = {n: s for part in self.ranks.gather(self._lane_states()) for n, s in part.items()}
+        problem = None
+        if self.ranks.is_first:
+            state = {"engine": engine, "lanes": [lanes[number] for number in range(self.num_lanes)], "step": step}
+            try:
+                path = save_checkpoint(
+                    self.output, state, step=step, keep=self.config.report.keep, write=self._adapter_writer(engine)
+                )
+                publish(path, self.output)
+            except (CheckpointError, ConfigError, OSError) as error:
+                problem = (isinstance(error, ConfigError), str(error))
+        problem = self.ranks.gather(problem)[0]
+        if problem is not None:
+            raise (ConfigError if problem[0] else CheckpointError)(problem[1])
+
+    def _lane_states(self) -> dict[int, Any]:
+        return {number: lane.state_dict() for number, lane in zip(self.numbers, self.lanes, strict=True)}
+
+    def _adapter_writer(self, state: dict[str, Any]) -> Callable[[Path], None] | None:
+        """Return what writes the averaged adapter into a checkpoint, for runs that make one."""
+        if not self.config.is_adapter:
+            return None
+        names = [name for name, _ in self.engine.trained]
+        averaged = dict(zip(names, state["ema"]["shadow_params"], strict=True))
+        check_effect(averaged)
+        return lambda folder: save_adapter(self.parts.adapter, folder, averaged, base=self.parts.base or {})
+
+    def resume(self) -> int:
+        """Load the newest whole checkpoint, if any, and return the step to go on with.
+
+        Raises:
+            CheckpointError: it is of another config.
+        """
+        path = self.ranks.gather(latest_checkpoint(self.output) if self.ranks.is_first else None)[0]
+        if path is None:
+            return 0
+        state = load_checkpoint(path, is_shared=self.ranks.size > 1)
+        lanes = state["lanes"] if "lanes" in state else [state["loader"]]
+        if len(lanes) != self.num_lanes:
+            raise CheckpointError(
+                f"{path} was made with {len(lanes)} batches a step (ranks x batch.accumulation), this run has "
+                f"{self.num_lanes}; set batch.accumulation so that they are equal"
+            )
+        self.engine.load_state_dict(state["engine"])
+        for number, lane in zip(self.numbers, self.lanes, strict=True):
+            lane.load_state_dict(lanes[number])
+        return int(state["step"])
+
+    def sample(self, path: Path) -> None:
+        """Draw a sheet of pictures with the averaged weights, on the first rank of a run without ZeRO-3."""
+        from omni.pipeline import Omni
+        from training.sheets import contact_sheet
+
+        with self.engine.averaged():
+            if self.ranks.is_first:
+                omni = Omni(self.parts.model, self.parts.tokenizer, load_codecs(self.config))
+                pictures = [image.pixels for image in omni.image(SAMPLE_PROMPTS, seed=0)]
+                contact_sheet(pictures, SAMPLE_PROMPTS).save(path)
+                self.parts.model.train()
+        self.ranks.wait()
 
 
 def train(config: TrainConfig, *, fresh: bool = False) -> None:
@@ -134,60 +271,4 @@ def train(config: TrainConfig, *, fresh: bool = False) -> None:
     Raises:
         ConfigError, CheckpointError: a setting, the data or a checkpoint cannot be used.
     """
-    output = Path(config.output).expanduser()
-    tokenizer = TextTokenizer.from_folder(config.tokenizer)
-    model = build_model(config, tokenizer)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    engine = PlainEngine(model, config, device)
-    loader, validation = build_loaders(config, model, tokenizer)
-    begin = 0 if fresh else resume(output, engine, loader)
-    reporter = Reporter(output, config.schedule.steps, begin)
-    is_asked_to_stop = stop_at_sigterm()
-    batch = config.batch
-    capacity = batch.row_length * batch.num_rows * batch.accumulation
-    for step in range(begin, config.schedule.steps):
-        batches = [
-            noisy_batch(loader.next_rows(), config, seed=(config.seed * 7919 + step) * batch.accumulation + part)
-            for part in range(batch.accumulation)
-        ]
-        reporter.step(engine.step(batches, step=step))
-        done = step + 1
-        is_last = done == config.schedule.steps or is_asked_to_stop()
-        if done % config.report.log_every == 0 or is_last:
-            reporter.log(done, capacity)
-        if done % config.report.validate_every == 0 or is_last:
-            reporter.write(done, engine.validate(validation))
-        if done % config.report.save_every == 0 or is_last:
-            state = {"engine": engine.state_dict(), "loader": loader.state_dict(), "step": done}
-            save_checkpoint(output, state, step=done, keep=config.report.keep)
-        if config.report.sample_every and (done % config.report.sample_every == 0 or is_last):
-            sample(engine, config, tokenizer, output / f"samples-{done:08d}.png")
-        if is_last:
-            break
-
-
-def resume(output: Path, engine: PlainEngine, loader: PackedLoader) -> int:
-    """Load the newest whole checkpoint, if any, and return the step to go on with."""
-    path = latest_checkpoint(output)
-    if path is None:
-        return 0
-    state = load_checkpoint(path)
-    engine.load_state_dict(state["engine"])
-    loader.load_state_dict(state["loader"])
-    return int(state["step"])
-
-
-def sample(engine: PlainEngine, config: TrainConfig, tokenizer: TextTokenizer, path: Path) -> None:
-    """Draw a sheet of pictures with the averaged weights."""
-    from omni.codecs.vision import VisionCodec
-    from omni.pipeline import Omni
-    from training.sheets import contact_sheet
-
-    engine.ema.store(engine.model.parameters())
-    engine.ema.copy_to(engine.model.parameters())
-    codecs = {name: VisionCodec.from_folder(folder) for name, folder in config.codecs.items()}
-    omni = Omni(engine.model, tokenizer, codecs)
-    pictures = [image.pixels for image in omni.image(SAMPLE_PROMPTS, seed=0)]
-    contact_sheet(pictures, SAMPLE_PROMPTS).save(path)
-    engine.model.train()
-    engine.ema.restore(engine.model.parameters())
+    Run(config).train(fresh=fresh)

@@ -3,20 +3,20 @@
 import json
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from omni.adapters import BASE_FILE, fingerprint
+from omni.adapters import BASE_FILE
 from omni.config import OmniConfig
 from omni.errors import ConfigError
 from omni.model import OmniModel
 from omni.text import TextTokenizer
 from training.config import Lora
 
-__all__ = ["add_lora", "adapter_tensors", "check_effect", "save_adapter", "target_pattern", "token_ids"]
+__all__ = ["add_lora", "check_effect", "save_adapter", "target_pattern", "token_ids"]
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MODALITIES_OF = {"vision": ("image", "video"), "audio": ("audio",)}
@@ -112,53 +112,42 @@ def add_lora(model: OmniModel, tokenizer: TextTokenizer, config: Lora, *, base: 
     return wrapper
 
 
-def adapter_tensors(wrapper: Any) -> dict[str, Tensor]:
-    """Return the adapter's weights under the names that peft loads."""
-    import peft
-
-    state = peft.get_peft_model_state_dict(wrapper, save_embedding_layers=False)
-    return {name: value.detach().cpu().contiguous() for name, value in state.items()}
-
-
-def check_effect(wrapper: Any) -> None:
+def check_effect(weights: Mapping[str, Tensor]) -> None:
     """Refuse an adapter that changes nothing.
+
+    Args:
+        weights: of the adapter, by their names in the model.
 
     Raises:
         ConfigError: all its changes are zero.
     """
-    if not _has_effect(wrapper):
-        lora = wrapper.peft_config["default"]
+    changes = [value for name, value in weights.items() if ".lora_B." in name]
+    if changes and not any(bool(value.any()) for value in changes):
         raise ConfigError(
-            f"the adapter changes nothing: after training, all its changes at {lora.target_modules} are zero; "
-            "choose lora.targets that the data uses, or a higher learning rate"
+            "the adapter changes nothing: all its changes are zero; choose lora.targets that the data uses, "
+            "or a higher learning rate"
         )
 
 
-@torch.no_grad()
-def _has_effect(wrapper: Any) -> bool:
-    layers = [module for module in wrapper.modules() if hasattr(module, "trainable_tokens_delta")]
-    changed = [p for name, p in wrapper.named_parameters() if ".lora_B." in name or ".lora_embedding_B." in name]
-    tokens = [
-        (layer.trainable_tokens_delta[key] - layer.trainable_tokens_original[key])
-        for layer in layers
-        for key in layer.trainable_tokens_delta
-    ]
-    return any(bool(each.any()) for each in [*changed, *tokens])
-
-
-def save_adapter(wrapper: Any, folder: Path) -> None:
+def save_adapter(wrapper: Any, folder: Path, weights: Mapping[str, Tensor], *, base: Mapping[str, Any]) -> None:
     """Write what peft and `Omni.load_adapter` read: config, weights, and the fingerprint of the base.
 
     Args:
         wrapper: as add_lora returned it.
         folder: there already.
+        weights: of the adapter, by their names in the model.
+        base: fingerprint of the model before training.
     """
+    import peft
     from safetensors.torch import save_file
 
+    named = {f"base_model.model.{name}": value for name, value in weights.items()}
+    state = peft.get_peft_model_state_dict(wrapper, state_dict=named, save_embedding_layers=False)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = wrapper.peft_config["default"]
-    save_file(adapter_tensors(wrapper), folder / "adapter_model.safetensors", metadata={"format": "pt"})
     was, config.inference_mode = config.inference_mode, True
     config.save_pretrained(str(folder))
     config.inference_mode = was
-    base = {"name": config.base_model_name_or_path, "weights": fingerprint(wrapper.get_base_model())}
-    (folder / BASE_FILE).write_text(json.dumps(base, indent=1) + "\n", encoding="utf-8")
+    about = {"name": config.base_model_name_or_path, "weights": dict(base)}
+    (folder / BASE_FILE).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")

@@ -107,7 +107,9 @@ class Reporter:
                     tracker.start()
                 tracker.store_init_configuration(_flat(settings))
             except (ImportError, NameError) as error:
-                raise ConfigError(f"report.trackers names {name!r}, which is not installed; pip install {name}") from error
+                raise ConfigError(
+                    f"report.trackers names {name!r}, which is not installed; pip install {name}"
+                ) from error
             started.append(tracker)
         return started
 

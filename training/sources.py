@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import torch
 
+from omni.chat import ChatTemplate
 from omni.config import OmniConfig
 from omni.errors import ConfigError
-from omni.sequence import FlatDocument
+from omni.sequence import FlatDocument, Medium, TextRun
 from omni.text import TextTokenizer
 from training.config import TrainConfig
 from training.data import DocumentMaker, PackedLoader
@@ -178,7 +179,7 @@ class Lane:
         batch = config.batch
         self.loader = PackedLoader(self._make, own, batch.row_length, batch.num_rows, seed=config.seed)
 
-    def _make(self, epoch: int, index: int) -> FlatDocument:
+    def _make(self, epoch: int, index: int) -> FlatDocument | None:
         cycle, document = self.mixture.place(epoch, index * self.num_lanes + self.number)
         try:
             flat = self.maker(cycle, document)
@@ -186,8 +187,7 @@ class Lane:
             if self.config.data.bad_lines == "stop":
                 raise ConfigError(f"{error} (data.bad_lines is 'stop'; 'skip' goes on without it)") from error
             self._note(document, str(error))
-            # Longer than any row, so that the loader passes it over.
-            return FlatDocument(ids=[0] * (self.config.batch.row_length + 1))
+            return None
         self._names[id(flat)] = self.mixture.name(document)
         return flat
 
@@ -214,6 +214,20 @@ class Lane:
         self.loader.load_state_dict(state)
 
 
+class Maker(DocumentMaker):
+    """Makes flat documents of media that are blocks already, beside those that are latents."""
+
+    def _item(self, item: dict[str, Any], template: ChatTemplate, film: list[Medium]) -> str | TextRun | Medium:
+        return item["block"] if item["type"] == "block" else super()._item(item, template, film)
+
+
+def _latents(item: Mapping[str, Any]) -> list[torch.Tensor]:
+    """Return the latents of an item of a message, [..., C] each."""
+    if "block" in item:
+        return [grid.latents for grid in item["block"].grids]
+    return [item[name] for name in ("latents", "sound") if isinstance(item.get(name), torch.Tensor)]
+
+
 def check_latents(dataset: Dataset, *, bad_lines: str) -> None:
     """Refuse data whose latents are far from unit variance: another codec's, or not normalised.
 
@@ -228,11 +242,11 @@ def check_latents(dataset: Dataset, *, bad_lines: str) -> None:
     for index in range(min(NUM_CHECKED, len(dataset))):
         try:
             document = dataset[index]
-        except BadDocument:
+        except BadDocument as error:
             if bad_lines == "stop":
-                raise
+                raise ConfigError(f"{error} (data.bad_lines is 'stop'; 'skip' goes on without it)") from error
             continue
-        seen += [item["latents"].flatten() for message in document for item in message["content"] if "latents" in item]
+        seen += [latents.flatten() for message in document for item in message["content"] for latents in _latents(item)]
     if not seen:
         return
     spread = float(torch.cat(seen).float().std())
@@ -282,16 +296,16 @@ def build_lanes(
     Raises:
         ConfigError: the data cannot be used, or are too few.
     """
-    patch_sizes = {name: stream["patch_size"] for name, stream in model.streams.items()}
-    encoder = Encoder(
-        codecs, stream_of=model.stream_of, patch_sizes=patch_sizes, max_media_tokens=config.data.max_media_tokens
-    )
+    names = ("max_block_tokens", "max_video_tokens", "max_audio_tokens")
+    limits = {name: getattr(config.data, name) for name in names}
+    encoder = Encoder(model, codecs, ChatTemplate(tokenizer.control), limits)
     wanted = config.data.sources
     paths = [source.path for source in wanted] or [str(config.data.path)]
     weights = [source.weight for source in wanted] or [1.0]
     datasets = []
     for path in paths:
-        _check_index(path, codecs)
+        if config.is_adapter:
+            _check_index(path, codecs)
         datasets.append(open_source(path, encoder, cache_mb=config.data.cache_mb))
         check_latents(datasets[-1], bad_lines=config.data.bad_lines)
     total, held = sum(map(len, datasets)), config.data.validation_documents
@@ -308,7 +322,7 @@ def build_lanes(
 
     def lane(parts: Sequence[Dataset], shares: Sequence[float], number: int, count: int) -> Lane:
         mixture = Mixture(parts, shares)
-        maker = DocumentMaker(mixture, tokenizer, model, config)
+        maker = Maker(mixture, tokenizer, model, config)
         return Lane(maker, mixture, config, number=number, num_lanes=count, report=report)
 
     lanes = [lane(kept, weights, number, num_lanes) for number in numbers]
