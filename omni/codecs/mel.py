@@ -6,22 +6,24 @@ C channels.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["LogMel", "mel_filters"]
+__all__ = ["AutoencoderLogMel", "LogMelConfig", "mel_filters"]
 
-OVERLAP = 4  # windows that cover a sample; the Hann window then adds up to a constant
+OVERLAP = 4  # windows that cover a sample; the squares of the Hann window then add up to a constant
+SILENCE = 1e-6  # magnitude below which nothing is heard, and arithmetic would become slow
+LOUDEST = 2.0  # natural logarithm of the largest magnitude that is believed
 
 
 def _to_mel(hertz: Tensor) -> Tensor:
     """Slaney's scale: even steps up to 1 kHz, even ratios above."""
-    return torch.where(
-        hertz < 1000.0, hertz * 0.015, 15.0 + 27.0 * torch.log(hertz.clamp(min=1.0) / 1000.0) / math.log(6.4)
-    )
+    octaves = torch.log(hertz.clamp(min=1.0) / 1000.0) / math.log(6.4)
+    return torch.where(hertz < 1000.0, hertz * 0.015, 15.0 + 27.0 * octaves)
 
 
 def _to_hertz(mel: Tensor) -> Tensor:
@@ -37,7 +39,7 @@ def mel_filters(bands: int, *, fft_size: int, sample_rate: int) -> Tensor:
         sample_rate: in Hz.
 
     Returns:
-        [M, K], the weights of each filter sum to 1.
+        [M, K]; the weights of a filter sum to 1.
     """
     highest = torch.tensor(sample_rate / 2, dtype=torch.float64)
     corners = _to_hertz(torch.linspace(0.0, float(_to_mel(highest)), bands + 2, dtype=torch.float64))
@@ -45,7 +47,7 @@ def mel_filters(bands: int, *, fft_size: int, sample_rate: int) -> Tensor:
     rising = (frequencies - corners[:-2, None]) / (corners[1:-1] - corners[:-2])[:, None]
     falling = (corners[2:, None] - frequencies) / (corners[2:] - corners[1:-1])[:, None]
     filters = torch.minimum(rising, falling).clamp(min=0.0)
-    return (filters / filters.sum(1, keepdim=True)).float()
+    return (filters / filters.sum(1, keepdim=True).clamp(min=1e-12)).float()
 
 
 def _start_phase(magnitudes: Tensor) -> Tensor:
@@ -55,11 +57,11 @@ def _start_phase(magnitudes: Tensor) -> Tensor:
     from one frequency of its peak to the next (single pass spectrogram inversion, Beauregard et al. 2015).
     """
     left, middle, right = magnitudes[..., :-2], magnitudes[..., 1:-1], magnitudes[..., 2:]
-    is_peak = torch.nn.functional.pad((middle > left) & (middle >= right), (1, 1))
+    is_peak = F.pad((middle > left) & (middle >= right), (1, 1))
     offset = 0.5 * (left - right) / (left - 2.0 * middle + right).clamp(max=-1e-12)
-    places = torch.arange(magnitudes.shape[-1])
-    exact = places + torch.nn.functional.pad(offset, (1, 1)).clamp(-0.5, 0.5)
     last = magnitudes.shape[-1] - 1
+    places = torch.arange(last + 1, device=magnitudes.device)
+    exact = places + F.pad(offset, (1, 1)).clamp(-0.5, 0.5)
     below = torch.where(is_peak, places, -last).cummax(-1).values
     above = torch.where(is_peak, places, 3 * last).flip(-1).cummin(-1).values.flip(-1)
     peak = torch.where(places - below < above - places, below, above)
@@ -69,111 +71,126 @@ def _start_phase(magnitudes: Tensor) -> Tensor:
     return (2.0 * math.pi * (turns % 1.0) - math.pi * (places - frequency)).float()
 
 
-class LogMel(nn.Module):
-    """Project groups of log-mel frames on a few directions; rebuild the frames, and a sound that has them.
+@dataclasses.dataclass(frozen=True)
+class LogMelConfig:
+    """The dials of `AutoencoderLogMel`.
 
     Args:
-        sample_rate: in Hz.
+        latent_channels: numbers of a latent.
+        sampling_rate: in Hz.
         fft_size: samples of a window, a multiple of 4; windows overlap by three quarters.
         bands: mel bands of a frame.
         frames_per_latent: neighbouring frames that become one latent.
-        channels: numbers of a latent.
         floor: magnitude that is added before the logarithm; a sine of amplitude 1 has magnitude 1.
-        iterations: of Griffin-Lim, with the momentum of Perraudin et al. 2013.
-        momentum: of these, in [0, 1).
+        iterations: of Griffin-Lim.
+        momentum: of Griffin-Lim, in [0, 1).
+    """
+
+    latent_channels: int
+    sampling_rate: int = 16000
+    fft_size: int = 1280
+    bands: int = 128
+    frames_per_latent: int = 2
+    floor: float = 1e-4
+    iterations: int = 32
+    momentum: float = 0.99
+
+    def __post_init__(self) -> None:
+        is_whole = all(isinstance(value, int) and value > 0 for value in dataclasses.astuple(self)[:5])
+        if not is_whole or not 0 < self.latent_channels <= self.bands * self.frames_per_latent:
+            raise ValueError(f"{self} needs positive whole numbers, and no more channels than bands in a latent")
+        if self.fft_size % OVERLAP or self.floor <= 0 or self.iterations < 0 or not 0 <= self.momentum < 1:
+            raise ValueError(f"{self} needs fft_size in steps of {OVERLAP}, floor > 0 and momentum in [0, 1)")
+
+
+class AutoencoderLogMel(nn.Module):
+    """Project groups of log-mel frames on a few directions; rebuild the frames, and a sound that has them.
+
+    Args:
+        config: the dials; `mean` and `components`, the directions, are the weights.
     """
 
     mean: Tensor
     components: Tensor
     window: Tensor
     filters: Tensor
+    shares: Tensor
     inverse: Tensor
 
-    def __init__(
-        self,
-        *,
-        channels: int,
-        sample_rate: int = 16000,
-        fft_size: int = 1280,
-        bands: int = 64,
-        frames_per_latent: int = 2,
-        floor: float = 1e-4,
-        iterations: int = 32,
-        momentum: float = 0.99,
-    ) -> None:
+    def __init__(self, config: LogMelConfig) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {
-            "channels": channels,
-            "sample_rate": sample_rate,
-            "fft_size": fft_size,
-            "bands": bands,
-            "frames_per_latent": frames_per_latent,
-            "floor": floor,
-            "iterations": iterations,
-            "momentum": momentum,
-        }
-        self.fft_size, self.hop = fft_size, fft_size // OVERLAP
-        self.bands, self.frames_per_latent = bands, frames_per_latent
-        self.floor, self.iterations, self.momentum = floor, iterations, momentum / (1.0 + momentum)
-        self.samples_per_latent = self.hop * frames_per_latent
-        self.register_buffer("mean", torch.zeros(frames_per_latent * bands))
-        self.register_buffer("components", torch.eye(channels, frames_per_latent * bands))
-        filters = mel_filters(bands, fft_size=fft_size, sample_rate=sample_rate)
-        self.register_buffer("window", torch.hann_window(fft_size), persistent=False)
+        self.config = config
+        self.hop = config.fft_size // OVERLAP
+        self.samples_per_latent = self.hop * config.frames_per_latent
+        numbers = config.frames_per_latent * config.bands
+        self.register_buffer("mean", torch.zeros(numbers))
+        self.register_buffer("components", torch.eye(config.latent_channels, numbers))
+        filters = mel_filters(config.bands, fft_size=config.fft_size, sample_rate=config.sampling_rate)
+        self.register_buffer("window", torch.hann_window(config.fft_size), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
-        self.register_buffer("inverse", torch.linalg.pinv(filters).clamp(min=0.0), persistent=False)
+        # How a frequency divides itself among the bands that hear it.
+        self.register_buffer("shares", filters / filters.sum(0, keepdim=True).clamp(min=1e-12), persistent=False)
+        self.register_buffer("inverse", torch.linalg.pinv(filters).T.clamp(min=0.0), persistent=False)
 
     def spectrum(self, samples: Tensor) -> Tensor:
         """Transform samples [B, N * hop] into complex frames [B, N, K]; a sine of amplitude 1 has magnitude 1."""
-        margin = (self.fft_size - self.hop) // 2
-        frames = nn.functional.pad(samples, (margin, margin)).unfold(1, self.fft_size, self.hop)
-        return torch.fft.rfft(frames * self.window) * (4.0 / self.fft_size)
+        size = self.config.fft_size
+        margin = (size - self.hop) // 2
+        frames = F.pad(samples, (margin, size - self.hop - margin)).unfold(1, size, self.hop)
+        return torch.fft.rfft(frames * self.window) * (4.0 / size)
 
     def sound(self, spectrum: Tensor) -> Tensor:
-        """Undo `spectrum`; frames that contradict each other are averaged."""
-        frames = torch.fft.irfft(spectrum, n=self.fft_size) * (self.window * (self.fft_size / 4.0))
-        num_frames, margin = frames.shape[1], (self.fft_size - self.hop) // 2
+        """Transform complex frames [B, N, K] into samples [B, N * hop]; where frames disagree, they are averaged."""
+        size, num_frames = self.config.fft_size, spectrum.shape[1]
+        frames = torch.fft.irfft(spectrum, n=size) * (self.window * (size / 4.0))
         squares = self.window.square().expand(1, num_frames, -1)
-        return (self._overlap(frames) / self._overlap(squares).clamp(min=1e-3))[
-            :, margin : margin + num_frames * self.hop
-        ]
+        whole = self._overlap(frames) / self._overlap(squares).clamp(min=1e-3)
+        margin = (size - self.hop) // 2
+        return whole[:, margin : margin + num_frames * self.hop]
 
-    def _overlap(self, frames: Tensor) -> Tensor:  # [B, N, K'] -> [B, (N + 3) * hop]
+    def _overlap(self, frames: Tensor) -> Tensor:  # [B, N, fft_size] -> [B, (N + 3) * hop]
         num_frames = frames.shape[1]
         total = frames.new_zeros(frames.shape[0], num_frames + OVERLAP - 1, self.hop)
         for part, piece in enumerate(frames.unflatten(2, (OVERLAP, self.hop)).unbind(2)):
             total[:, part : part + num_frames] += piece
         return total.flatten(1)
 
-    def log_mel(self, samples: Tensor) -> Tensor:
-        """Compute natural logarithms of mel magnitudes, [B, N, M], from samples [B, N * hop]."""
-        return (self.spectrum(samples).abs() @ self.filters.T + self.floor).log()
+    def groups(self, samples: Tensor) -> Tensor:
+        """Compute what is to be compressed: log-mel frames in groups, [B, L, G * M], from whole latents of samples."""
+        log_mel = (self.spectrum(samples).abs() @ self.filters.T + self.config.floor).log()
+        return log_mel.unflatten(1, (-1, self.config.frames_per_latent)).flatten(2)
 
-    def magnitudes(self, log_mel: Tensor) -> Tensor:
-        """Guess magnitudes [B, N, K] from log-mel frames [B, N, M]."""
-        return (log_mel.clamp(max=2.0).exp() - self.floor).clamp(min=0.0) @ self.inverse.T
+    def ungroup(self, groups: Tensor) -> Tensor:
+        """Undo `groups` as far as mel magnitudes, [B, N, M]."""
+        mel = groups.clamp(max=LOUDEST).exp().sub(self.config.floor).clamp(min=SILENCE)
+        return mel.unflatten(2, (self.config.frames_per_latent, self.config.bands)).flatten(1, 2)
 
-    def griffin_lim(self, magnitudes: Tensor) -> Tensor:
-        """Find a sound [B, N * hop] whose spectrum has about these magnitudes [B, N, K]."""
+    def griffin_lim(self, mel: Tensor) -> Tensor:
+        """Find samples [B, N * hop] that have about these mel magnitudes [B, N, M].
+
+        Like the fast Griffin-Lim algorithm (Perraudin et al. 2013), but only the sums over the bands are imposed:
+        inside a band the spectrum keeps the shape that the last sound had, so that harmonics stay sharp.
+        """
+        magnitudes = mel @ self.inverse
         spectrum = torch.polar(magnitudes, _start_phase(magnitudes))
-        previous = torch.zeros_like(spectrum)
-        for _ in range(self.iterations):
+        share, previous = self.config.momentum / (1.0 + self.config.momentum), torch.zeros_like(spectrum)
+        for _ in range(self.config.iterations):
             rebuilt = self.spectrum(self.sound(spectrum))
-            direction = rebuilt - self.momentum * previous
-            spectrum = direction * (magnitudes / direction.abs().clamp(min=1e-9))
-            previous = rebuilt
+            magnitudes = rebuilt.abs()
+            gains = mel / (magnitudes @ self.filters.T).clamp(min=SILENCE / 10.0)
+            direction = rebuilt - share * previous
+            scale = magnitudes * (gains.clamp(max=100.0) @ self.shares) / direction.abs().clamp(min=1e-9)
+            spectrum, previous = direction * scale, rebuilt
         return self.sound(spectrum)
 
     def encode(self, samples: Tensor) -> Tensor:
         """Compress samples [B, L * samples_per_latent] into [B, L, C]."""
-        groups = self.log_mel(samples).unflatten(1, (-1, self.frames_per_latent)).flatten(2)
-        return (groups - self.mean) @ self.components.T
+        return (self.groups(samples) - self.mean) @ self.components.T
 
-    def frames_of(self, latents: Tensor) -> Tensor:
-        """Rebuild log-mel frames [B, N, M] from latents [B, L, C]."""
-        groups = latents @ self.components + self.mean
-        return groups.unflatten(2, (self.frames_per_latent, self.bands)).flatten(1, 2)
+    def mel_of(self, latents: Tensor) -> Tensor:
+        """Rebuild mel magnitudes [B, N, M] from latents [B, L, C]."""
+        return self.ungroup(latents @ self.components + self.mean)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Rebuild samples [B, L * samples_per_latent] from [B, L, C]; the same latents always sound the same."""
-        return self.griffin_lim(self.magnitudes(self.frames_of(latents)))
+        """Rebuild samples [B, L * samples_per_latent] from latents [B, L, C]; the same latents sound the same."""
+        return self.griffin_lim(self.mel_of(latents))
