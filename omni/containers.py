@@ -1,4 +1,4 @@
-"""MP4, MOV and WebM files, opened within limits: their streams and packets.
+"""MP4, MOV, WebM and MP3 files, opened within limits: their streams and packets.
 
 What a container says of itself need not be true: sizes are checked before anything is decoded, and again on the way.
 """
@@ -69,7 +69,7 @@ def opened(file: BinaryIO, kind: str, *, name: str, limits: Limits) -> Iterator[
     try:
         with av.open(
             _Shielded(file), format=kind, options=options, metadata_errors="replace", buffer_size=1 << 16,
-            timeout=limits.max_decode_s, io_open=_refuse_other_file,
+            timeout=max(1.0, limits.max_decode_s), io_open=_refuse_other_file,
         ) as container:  # fmt: skip
             yield cast("InputContainer", container)
     except (InputError, MemoryError):

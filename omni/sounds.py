@@ -23,6 +23,7 @@ _MAX_PADDING = 2_304  # samples an encoder adds at the end
 _MAX_PEAK = 8.0  # of a file; beyond, it is on another scale
 _INTEGERS = {"u1": 7, "i2": 15, "i4": 31, "i8": 63}
 _BLOCK = 1 << 16
+_READ_BLOCK = 1 << 12  # at most so much before damage is lost
 _MANY_CHANNELS = 8
 
 
@@ -236,7 +237,7 @@ def _read_block(recording: Any, before: list[NDArray[np.float32]]) -> NDArray[np
     import soundfile
 
     try:
-        return recording.read(_BLOCK, dtype="float32", always_2d=True)
+        return recording.read(_READ_BLOCK, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError:
         if not before:
             raise

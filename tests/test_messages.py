@@ -3,9 +3,11 @@ import pytest
 
 from omni.errors import InputError
 from omni.messages import Message, message_to_dict, parse_messages, part_from_item
-from omni.parts import Image, Limits, Text
+from omni.parts import Action, Audio, Image, Limits, Text, Video
 
 PIXELS = np.full((4, 6, 3), 9, np.uint8)
+FRAMES = np.full((3, 4, 6, 3), 9, np.uint8)
+WAVE = np.linspace(-1, 1, 8_000, dtype=np.float32)
 
 
 def text(words: str) -> dict:
@@ -89,8 +91,19 @@ def test_conversation_round_trip():
         (user({"type": "text", "text": "a", "bold": True}), "unknown field 'bold'"),
         (user({"type": "image_url", "image_url": {"url": "x"}}), "image_url"),
         (user({"type": ["text"], "text": "a"}), "has type"),
-        (user({"type": "video", "video": "a.mp4"}), "'video', which comes in a later version"),
-        (user({"type": "audio", "audio": "a.wav"}), "'audio', which comes in a later version"),
+        (user({"type": "smell", "smell": "a"}), "'smell'; the types are text, image, video, audio, action"),
+        (user({"type": "video", "video": "no/such.mp4"}), "item 1: the clip does not exist"),
+        (user({"type": "audio", "audio": "no/such.wav"}), "item 1: the recording does not exist"),
+        (user({"type": "video"}), "names 0 clips"),
+        (user({"type": "audio", "audio": b"", "file": "a.wav"}), "names 2 recordings"),
+        (user({"type": "video", "video": FRAMES}), "fps=8"),
+        (user({"type": "audio", "audio": WAVE}), "sample_rate=16000"),
+        (user({"type": "video", "video": FRAMES, "rate": 8}), "unknown field 'rate'"),
+        (user({"type": "image", "image": PIXELS, "fps": 8}), "unknown field 'fps'"),
+        (user({"type": "video", "url": "https://example.org/a.mp4"}), "allow_urls"),
+        (user({"type": "action"}), "action should be a str"),
+        (user({"type": "action", "action": ""}), "1 to 64 characters"),
+        (user({"type": "action", "action": "x" * 65}), "1 to 64 characters"),
         (user({"type": "image"}), "names 0 pictures"),
         (user({"type": "image", "image": PIXELS, "path": "a.png"}), "names 2 pictures"),
         (user({"type": "image", "image": None}), "item 1: the picture is a NoneType"),
@@ -106,6 +119,50 @@ def test_parse_messages_refuses_in_one_sentence(messages, words):
     message = str(caught.value)
     assert words in message
     assert message.endswith(".") and "\n" not in message and len(message) < 250
+
+
+@pytest.mark.parametrize("key", ["path", "url", "file", None])
+def test_films_and_sound_under_every_key(tmp_path, key):
+    Video(FRAMES, 8.0).save(tmp_path / "a.mp4")
+    Audio(WAVE[None], 16_000).save(tmp_path / "a.wav")
+    items = [
+        {"type": kind, key or kind: str(tmp_path / f"a.{end}")} for kind, end in (("video", "mp4"), ("audio", "wav"))
+    ]
+    (message,) = parse_messages(user(*items, {"type": "action", "action": "left"}))
+    video, audio, action = message.parts
+    assert video.frames.shape == FRAMES.shape and video.fps == 8
+    assert audio.samples.shape == (1, 8_000) and action == Action("left")
+
+
+def test_arrays_come_with_their_rate():
+    film = {"type": "video", "video": FRAMES, "fps": 12.5}
+    sound = {"type": "audio", "audio": WAVE, "sample_rate": 8_000}
+    video, audio = parse_messages(user(film, sound))[0].parts
+    assert video.fps == 12.5 and audio.sample_rate == 8_000
+
+
+def test_media_round_trip():
+    parts = (Video(FRAMES, 8.0, Audio(WAVE[None], 16_000)), Audio(WAVE[None], 16_000), Action("left"), Image(PIXELS))
+    message = Message("assistant", parts)
+    written = message_to_dict(message)
+    assert [item["type"] for item in written["content"]] == ["video", "audio", "action", "image"]
+    assert parse_messages(written) == [message]
+    for part in parts:
+        assert part_from_item(part) is part
+        assert parse_messages({"role": "user", "content": part})[0].parts == (part,)
+
+
+def test_films_and_sound_are_limited_by_conversation():
+    film = Video(np.zeros((10, 10, 10, 3), np.uint8), 8.0, Audio(np.zeros((1, 100), np.float32), 16_000))
+    sound = Audio(np.zeros((2, 100), np.float32), 16_000)
+    frames = Limits(max_conversation_video_pixels=2_000)
+    assert len(parse_messages([user(film), user(film)], limits=frames)) == 2
+    with pytest.raises(InputError, match="Message 3 brings the clips to 0 megapixels; stay within 0"):
+        parse_messages([user(film)] * 3, limits=frames)
+    samples = Limits(max_conversation_audio_samples=500)
+    assert len(parse_messages([user(film), user(sound), user(sound)], limits=samples)) == 3
+    with pytest.raises(InputError, match="Message 4 brings the sound"):
+        parse_messages([user(film), user(sound), user(sound), user(film)], limits=samples)
 
 
 def test_text_is_limited_by_message():
