@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -283,14 +284,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         downloads = (arguments.downloads or Path(scratch, "downloads")).resolve()
         downloads.mkdir(parents=True, exist_ok=True)
-        out = Path(scratch, "out") if arguments.check else DATA
-        out.mkdir(exist_ok=True)
+        out = Path(scratch, "out")
+        out.mkdir()
         folder = Path(scratch, "unpacked")
         folder.mkdir()
         built = build(out, downloads, folder, tuple(arguments.only))
         if arguments.check:
             raise SystemExit(0 if check(built) else 1)
-        print("\n".join(f"{path.name} {path.stat().st_size:,} bytes" for path in built))
+        for path in built:
+            print(f"{path.name} {path.stat().st_size:,} bytes")
+            shutil.copy(path, DATA / path.name)
 
 
 if __name__ == "__main__":

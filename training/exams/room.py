@@ -28,6 +28,8 @@ class Candidate(Protocol):
     def image(self, prompt: Any, *, size: tuple[int, int], seed: Any) -> Any: ...
     def edit(self, image: Any, instruction: Any, *, seed: Any) -> Any: ...
     def caption(self, image: Any, *, seed: Any) -> Any: ...
+    def audio(self, prompt: Any, *, seed: Any) -> Any: ...
+    def video(self, prompt: Any, *, size: tuple[int, int], sound: bool | None, seed: Any) -> Any: ...
     def generate(self, conversations: Sequence[Any], *, seed: Any, **settings: Any) -> Any: ...
 
 
@@ -42,6 +44,8 @@ class Room:
         judges: of pictures.
         seed: of the run; another seed gives other questions and other noise.
         batch_size: conversations answered together.
+        sound_round_trip: passes a recording, float32 [T] at 16 kHz, through the model's codec of sound; None for
+            a model that has none.
     """
 
     candidate: Candidate
@@ -49,6 +53,7 @@ class Room:
     judges: PictureJudges
     seed: int = 0
     batch_size: int = 16
+    sound_round_trip: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
 
     def examples(self, task: str, split: Split, count: int, *, want: Callable[[Example], bool]) -> list[Example]:
         """Make fresh examples of a task: those that are wanted, in a fixed order."""

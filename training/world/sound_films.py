@@ -10,7 +10,7 @@ from training.world.notes import Music, play_at
 from training.world.pack import STYLES, concepts
 from training.world.scene import PLAIN_BACKGROUNDS
 from training.world.sound_impacts import impact
-from training.world.sound_pack import SAMPLE_RATE, Samples, mix
+from training.world.sound_pack import SAMPLE_RATE, Samples, faded, mix
 from training.world.speech import Saying, speak
 
 __all__ = ["SHOWN_INSTRUMENTS", "faces", "impact_onsets", "loudness", "playing_film", "soundtrack", "speaking_film"]
@@ -46,7 +46,8 @@ def soundtrack(film: Film) -> Samples:
     parts = [
         (blow.frame / film.fps, impact(blow.material, blow.strength, take=blow.frame % TAKES)) for blow in film.impacts
     ]
-    return mix(parts, film_seconds(film.num_frames, film.fps))
+    seconds = film_seconds(film.num_frames, film.fps)
+    return faded(mix(parts, seconds), seconds)
 
 
 def loudness(samples: Samples, num_frames: int, *, fps: float = FPS) -> np.ndarray:

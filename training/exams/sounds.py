@@ -1,0 +1,307 @@
+"""Exams with sound: speaking, playing, sounding, hearing, and sound in time with a film."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omni.parts import Audio
+from training.exams.room import Pixels, Room, collect, next_of_same, shape_of, split_name, words_of
+from training.judges.fetched import mono, resample
+from training.judges.notes import notes_of
+from training.judges.onsets import matched, onsets_of
+from training.judges.sounds import classify
+from training.judges.speech import transcribe, word_error
+from training.judges.speech import words_of as spoken_words
+from training.judges.tracks import impact_frames
+from training.scores import Score
+from training.world.conversation import Example
+from training.world.motion import FPS, Film
+from training.world.scene import ground_of
+from training.world.sound_classes import Noise
+from training.world.sound_language import hear, plain_words
+from training.world.sound_questions import read_heard_answer
+
+Samples = NDArray[np.float32]
+Shown = list[tuple[NDArray[np.uint8], str]]
+RATE = 16000
+# Of a classifier's 521 classes, the right one must be among so many of its first.
+FIRST_CLASSES = 5
+# A sound that is in time with a film begins within one frame of what is seen.
+FRAME_S = 1 / FPS
+# What the classifier calls each named sound; a sound it has no name for goes by its next of kin.
+LABELS = {
+    "bell": ("Bell", "Church bell", "Bicycle bell", "Tubular bells", "Jingle bell", "Ding", "Chime"),
+    "drum": ("Drum", "Bass drum", "Drum kit", "Drum machine", "Tabla", "Percussion"),
+    "snare drum": ("Snare drum", "Drum", "Drum kit", "Drum machine", "Percussion"),
+    "cymbal": ("Cymbal", "Hi-hat", "Gong", "Drum kit", "Percussion"),
+    "cowbell": ("Cowbell", "Percussion", "Vehicle horn, car horn, honking"),
+    "clap": ("Clapping", "Hands", "Finger snapping", "Burst, pop"),
+    "applause": ("Applause", "Clapping", "Crowd", "Cheering"),
+    "whistle": ("Whistle", "Whistling", "Steam whistle"),
+    "triangle": ("Ding", "Jingle, tinkle", "Chime", "Tuning fork", "Percussion"),
+    "wood block": ("Wood block", "Tick-tock", "Knock", "Tap", "Percussion"),
+    "crow": ("Crow", "Caw", "Bird vocalization, bird call, bird song"),
+    "door": ("Door", "Slam", "Creak", "Sliding door", "Squeak"),
+    "bird": ("Bird", "Bird vocalization, bird call, bird song", "Chirp, tweet"),
+    "telephone": ("Telephone", "Telephone bell ringing", "Ringtone", "Alarm clock"),
+    "helicopter": ("Helicopter", "Aircraft", "Propeller, airscrew", "Mechanisms", "Vehicle"),
+    "rain": ("Rain", "Raindrop", "Rain on surface", "Water", "Stream", "Pour"),
+    "wind": ("Wind", "Wind noise (microphone)", "Rustling leaves", "Howl (wind)"),
+    "thunder": ("Thunder", "Thunderstorm", "Explosion", "Boom", "Rumble"),
+    "siren": ("Siren", "Civil defense siren", "Police car (siren)", "Ambulance (siren)"),
+    "clock": ("Clock", "Tick", "Tick-tock"),
+    "beep": ("Beep, bleep", "Sine wave", "Dial tone", "Busy signal", "Sonar"),
+    "cat": ("Cat", "Meow", "Caterwaul"),
+    "dog": ("Dog", "Bark", "Yip", "Domestic animals, pets"),
+    "train": ("Train whistle", "Train horn", "Steam whistle", "Train", "Air horn, truck horn"),
+    "car horn": ("Vehicle horn, car horn, honking", "Air horn, truck horn", "Toot", "Car alarm"),
+    "glass": ("Glass", "Shatter", "Chink, clink", "Jingle, tinkle"),
+    "bubbles": ("Boing", "Drip", "Bubble", "Gurgling", "Liquid"),
+    "knock": ("Knock", "Tap", "Thump, thud", "Drum machine", "Wood"),
+    "burp": ("Burping, eructation", "Pig", "Oink"),
+    "cash register": ("Cash register", "Ding", "Coin (dropping)"),
+    "drum roll": ("Drum roll", "Snare drum", "Drum"),
+}
+
+
+def _both_splits(room: Room, task: str, count: int, want: Callable[[Example], bool] = lambda e: True) -> list[Example]:
+    return [example for split in ("train", "test") for example in room.examples(task, split, count // 2, want=want)]
+
+
+def _items(message: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [item for item in message["content"] if item["type"] == kind]
+
+
+def _true_sounds(room: Room, examples: Sequence[Example], *, side: int = 1) -> list[Samples]:
+    """Return the real recordings of one message, through the model's codec where the room has one."""
+    recordings = [_items(example.messages[side], "audio")[0]["samples"] for example in examples]
+    return [room.sound_round_trip(samples) for samples in recordings] if room.sound_round_trip else recordings
+
+
+def _at_rate(audio: Audio | None) -> Samples:
+    """Return what a model made as the judges hear it, [T] at RATE; nothing where it made nothing."""
+    if audio is None:
+        return np.zeros(1, np.float32)
+    return resample(mono(audio.samples), audio.sample_rate, RATE)
+
+
+def _sounded(room: Room, examples: Sequence[Example], label: str) -> list[Samples]:
+    """Let the candidate make the sound that is asked for in words."""
+    made: dict[int, Samples] = {}
+    for batch in room.batches([label] * len(examples), label=label):
+        prompts = [words_of(examples[number].messages[0]) for number in batch]
+        recordings = room.candidate.audio(prompts, seed=room.seeds(batch))
+        made |= {number: _at_rate(audio) for number, audio in zip(batch, recordings, strict=True)}
+    return collect(made)
+
+
+def _replies(room: Room, examples: Sequence[Example], label: str) -> list[Any]:
+    """Let the candidate answer the first message of every conversation."""
+    given: dict[int, Any] = {}
+    for batch in room.batches([shape_of(example) for example in examples], label=label):
+        asked = [examples[number].messages[:1] for number in batch]
+        given |= dict(zip(batch, room.candidate.generate(asked, seed=room.seeds(batch)), strict=True))
+    return collect(given)
+
+
+def _judged(
+    measure: str, examples: Sequence[Example], answers: dict[str, Sequence[Any]], rule: Callable[[Example, Any], bool]
+) -> Iterator[Score]:
+    """Score every answer by a rule: the model's own, the real ones, and the model's to other questions.
+
+    Args:
+        answers: "own" and "real" answers, in the order of the examples.
+        rule: tells from the example and an answer whether it is right.
+    """
+    others = next_of_same([_kind(example) for example in examples])
+    for number, example in enumerate(examples):
+        keys = tuple(example.truth["keys"])
+        kinds = ((split_name(keys), answers["own"][number]), ("real", answers["real"][number]),
+                 ("shuffled", answers["own"][others[number]]))  # fmt: skip
+        yield from (Score(measure, kind, keys, rule(example, answer)) for kind, answer in kinds if kind)
+
+
+def _kind(example: Example) -> str:
+    """Only among answers of one kind are they shuffled."""
+    return example.truth["recordings"][0]["kind"]
+
+
+def _words(example: Example) -> list[str]:
+    return spoken_words(example.truth["recordings"][0]["words"])
+
+
+def speech(room: Room, count: int) -> tuple[list[Score], Shown]:
+    """Examine speaking: how many of the words a listener gets wrong, as a share of those to be said.
+
+    The measure is an error: every word is one judgement, "right" where it is wrongly heard, left out or put in.
+    """
+    examples = _both_splits(room, "speech", count)
+    made, real = _sounded(room, examples, "speech"), _true_sounds(room, examples)
+    heard = {name: [spoken_words(transcribe(one)) for one in them] for name, them in (("own", made), ("real", real))}
+    scores = []
+    for place in range(max(len(_words(example)) for example in examples)):
+        long = [number for number, example in enumerate(examples) if place < len(_words(example))]
+        answers = {name: [them[number] for number in long] for name, them in heard.items()}
+        scores += _judged(
+            "speech/wer",
+            [examples[number] for number in long],
+            answers,
+            lambda example, words, place=place: place < word_error(_words(example), words),
+        )
+    return scores, []
+
+
+def _notes_right(example: Example, found: list[int]) -> bool:
+    return found == [note["midi"] for note in example.truth["recordings"][0]["notes"]]
+
+
+def notes(room: Room, count: int) -> tuple[list[Score], Shown]:
+    """Examine playing: all notes that were asked for, in their order, and no others."""
+    examples = _both_splits(room, "notes", count)
+    made, real = _sounded(room, examples, "notes"), _true_sounds(room, examples)
+    found = {
+        name: [[midi for _, midi in notes_of(samples)] for samples in them]
+        for name, them in (("own", made), ("real", real))
+    }
+    return list(_judged("notes/order", examples, found, _notes_right)), []
+
+
+def _named(samples: Samples, count: int) -> set[str]:
+    return {label for label, _ in classify(samples)[: FIRST_CLASSES * count]}
+
+
+def is_named(noise: Noise, samples: Samples) -> bool:
+    """Tell whether a classifier hears a named sound, and the one that follows it, among its first classes."""
+    names = [name for name in (noise.name, noise.then) if name]
+    labels = _named(samples, len(names))
+    return all(labels & set(LABELS[name]) for name in names)
+
+
+def sound(room: Room, count: int) -> tuple[list[Score], Shown]:
+    """Examine named sounds; "class_of_real" counts those alone whose real recording the classifier knows."""
+    examples = _both_splits(room, "sound", count)
+    answers = {"own": _sounded(room, examples, "sound"), "real": _true_sounds(room, examples)}
+
+    def rule(example: Example, samples: Samples) -> bool:
+        return is_named(example.truth["heard"][0], samples)
+
+    scores = list(_judged("sound/class", examples, answers, rule))
+    known = [number for number, example in enumerate(examples) if rule(example, answers["real"][number])]
+    chosen = {name: [them[number] for number in known] for name, them in answers.items()}
+    return scores + list(_judged("sound/class_of_real", [examples[n] for n in known], chosen, rule)), []
+
+
+def speech_to_text(room: Room, count: int) -> tuple[list[Score], Shown]:
+    """Examine writing down what is said: right where all words are."""
+    examples = _both_splits(room, "speech_to_text", count)
+    texts = [reply.text for reply in _replies(room, examples, "speech_to_text")]
+    answers = {"own": texts, "real": [words_of(example.messages[1]) for example in examples]}
+
+    def rule(example: Example, text: str) -> bool:
+        said = re.sub(r"^\W*(they say|i hear)\b", "", text, flags=re.I)
+        return plain_words(said) == example.truth["caption"]["words"]
+
+    return list(_judged("speech_to_text/slots", examples, answers, rule)), []
+
+
+def caption_audio(room: Room, count: int) -> tuple[list[Score], Shown]:
+    """Examine captions of recordings: right where all facts are; single facts under the names of their slots."""
+    examples = _both_splits(room, "caption_audio", count)
+    said: dict[int, str] = {}
+    for batch in room.batches([""] * len(examples), label="caption_audio"):
+        sounds = [_items(examples[number].messages[0], "audio")[0]["samples"] for number in batch]
+        parts = [Audio(samples[None], RATE) for samples in sounds]
+        said |= dict(zip(batch, room.candidate.caption(parts, seed=room.seeds(batch)), strict=True))
+    answers = {"own": collect(said), "real": [words_of(example.messages[1]) for example in examples]}
+    scores = list(
+        _judged("caption_audio/slots", examples, answers, lambda example, text: hear(text) == example.truth["caption"])
+    )
+    for slot in dict.fromkeys(slot for example in examples for slot in example.truth["caption"]):
+        numbers = [number for number, example in enumerate(examples) if slot in example.truth["caption"]]
+        scores += _judged(
+            f"caption_audio/{slot}",
+            [examples[number] for number in numbers],
+            {name: [them[number] for number in numbers] for name, them in answers.items()},
+            lambda example, text, slot=slot: hear(text).get(slot) == example.truth["caption"][slot],
+        )
+    return scores, []
+
+
+def question_audio(room: Room, count: int) -> tuple[list[Score], Shown]:
+    """Examine answers to questions about a recording."""
+    examples = _both_splits(room, "question_audio", count)
+    texts = [reply.text for reply in _replies(room, examples, "question_audio")]
+    answers = {"own": texts, "real": [example.truth["question"].answer for example in examples]}
+
+    def rule(example: Example, text: str) -> bool:
+        question = example.truth["question"]
+        return read_heard_answer(question, text) == question.fact
+
+    return list(_judged("question_audio/answer", examples, answers, rule)), []
+
+
+def video_to_audio(room: Room, count: int) -> tuple[list[Score], Shown]:
+    """Examine the sound that is made for a silent film: one beginning within a frame of every impact, no other."""
+    examples = _both_splits(room, "video_to_audio", count)
+    replies = _replies(room, examples, "video_to_audio")
+    made = [_at_rate(reply.audios[0] if reply.audios else None) for reply in replies]
+    found = {
+        name: [onsets_of(samples) for samples in them]
+        for name, them in (("own", made), ("real", _true_sounds(room, examples)))
+    }
+
+    def rule(example: Example, onsets: list[float]) -> bool:
+        return matched(example.truth["recordings"][0]["onsets_s"], onsets, within_s=FRAME_S)
+
+    return list(_judged("video_to_audio/onset", examples, found, rule)), []
+
+
+def _in_time(film: Film, frames: Pixels, onsets: list[float]) -> bool:
+    """Tell whether what is heard begins when what is seen hits something."""
+    ground = ground_of(film.background, *frames.shape[1:3])
+    seen = impact_frames(frames, ground, is_collision=film.verb == "collides")
+    return bool(seen) and matched([frame / film.fps for frame in seen], onsets, within_s=FRAME_S + 1e-6)
+
+
+def audio_video(room: Room, count: int) -> tuple[list[Score], Shown]:
+    """Examine films with sound: one beginning within a frame of every impact that is seen, no other.
+
+    Shuffled, the picture of one film stands beside the sound of another.
+    """
+    examples = _both_splits(room, "audio_video", count)
+    made: dict[int, Any] = {}
+    for batch in room.batches([shape_of(example) for example in examples], label="audio_video"):
+        prompts = [words_of(examples[number].messages[0]) for number in batch]
+        films = room.candidate.video(prompts, size=shape_of(examples[batch[0]]), sound=True, seed=room.seeds(batch))
+        made |= dict(zip(batch, films, strict=True))
+    films = collect(made)
+    onsets = [onsets_of(_at_rate(film.audio)) for film in films]
+    scores = []
+    for number, (example, other) in enumerate(zip(examples, next_of_same([""] * len(examples)), strict=True)):
+        film, keys = example.truth["films"][0], tuple(example.truth["keys"])
+        real = _items(example.messages[1], "video")[0]
+        sound = room.sound_round_trip(real["audio"]) if room.sound_round_trip else real["audio"]
+        rights = {
+            split_name(keys): _in_time(film, films[number].frames, onsets[number]),
+            "real": _in_time(film, real["frames"], onsets_of(sound)),
+            "shuffled": _in_time(film, films[number].frames, onsets[other]),
+        }
+        scores += [Score("audio_video/onset", kind, keys, is_right) for kind, is_right in rights.items() if kind]
+    firsts = [film.frames[0] for film in films]
+    return scores, [(first, words_of(one.messages[0])) for first, one in zip(firsts, examples, strict=True)]
+
+
+# task -> its exam, and how many questions are put by default.
+SOUND_EXAMS: dict[str, tuple[Callable[[Room, int], tuple[list[Score], Shown]], int]] = {
+    "speech": (speech, 100),
+    "notes": (notes, 160),
+    "sound": (sound, 120),
+    "speech_to_text": (speech_to_text, 120),
+    "caption_audio": (caption_audio, 160),
+    "question_audio": (question_audio, 100),
+    "video_to_audio": (video_to_audio, 80),
+    "audio_video": (audio_video, 60),
+}
