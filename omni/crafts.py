@@ -249,8 +249,8 @@ class Crafts:
         num_frames = max(1, round(_positive("seconds", seconds) * DEFAULT_FPS))
         total = 1 + round((num_frames - 1) / clock.frames_per_latent)
         most = max(1, self.studio.max_video_tokens // (rows * columns))
-        first = min(total, block_frames or most)
-        if first < 1 or first > most:
+        first = min(total, most if block_frames is None else block_frames)
+        if block_frames is not None and not 1 <= block_frames <= most:
             raise ConfigError(f"block_frames is {block_frames}; give 1 to {most} latent frames of this size")
         numbers: tuple[int, ...] = (first, rows, columns, DEFAULT_FPS)
         if sound is not None:

@@ -1,11 +1,14 @@
 """Tiny real parts, made on the spot; every test runs offline on a CPU."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from omni.checkpoint import Defaults
+from omni.codecs.audio import AudioCodec, AudioCodecConfig
+from omni.codecs.mel import AutoencoderLogMel, LogMelConfig
 from omni.codecs.vision import CodecConfig, VisionCodec
 from omni.config import OmniConfig
 from omni.model import OmniModel
@@ -15,7 +18,7 @@ from scripts.train_tokenizer import train
 
 LINES = ["Draw a small red fox.", "What is this?", "Here is a fox on a blue background.", "hello there!"] * 20
 
-EXPERTS = {
+EXPERTS: dict[str, Any] = {
     "experts": {"text": {"width": 32, "ffn_dim": 48}, "vision": {"width": 24, "ffn_dim": 40}},
     "text_expert": "text",
     "streams": {"vision": {"channels": 4, "patch_size": 2, "expert": "vision", "base_tokens": 4}},
@@ -87,6 +90,40 @@ def small(tokenizer: TextTokenizer, codec: VisionCodec) -> Omni:
     config = OmniConfig(num_text_ids=tokenizer.num_text_ids, num_control_ids=num_control, **SIZES, **EXPERTS)
     torch.manual_seed(0)
     return Omni(randomise(OmniModel(config)), tokenizer, {"vision": codec}, Defaults(steps=3, max_block_tokens=16))
+
+
+@pytest.fixture(scope="session")
+def film_codec() -> VisionCodec:
+    from diffusers.models import AutoencoderKLWan
+
+    torch.manual_seed(0)
+    autoencoder = AutoencoderKLWan(
+        base_dim=4, z_dim=4, dim_mult=[1, 1, 1], num_res_blocks=1, temperal_downsample=[True, True],
+        patch_size=2, in_channels=12, out_channels=12, latents_mean=[0.0] * 4, latents_std=[1.0] * 4,
+    )  # fmt: skip
+    return VisionCodec(autoencoder, CodecConfig(class_name="AutoencoderKLWan"))
+
+
+@pytest.fixture(scope="session")
+def sound_codec() -> AudioCodec:
+    autoencoder = AutoencoderLogMel(LogMelConfig(latent_channels=6, bands=16, iterations=2))
+    return AudioCodec(autoencoder, AudioCodecConfig("AutoencoderLogMel"))
+
+
+@pytest.fixture(scope="session")
+def every(tokenizer: TextTokenizer, film_codec: VisionCodec, sound_codec: AudioCodec) -> Omni:
+    """A model of every modality."""
+    config = OmniConfig(
+        num_text_ids=tokenizer.num_text_ids,
+        num_control_ids=tokenizer.vocab_size - tokenizer.num_text_ids,
+        experts=EXPERTS["experts"] | {"audio": {"width": 16, "ffn_dim": 24}},
+        streams=EXPERTS["streams"] | {"audio": {"channels": 6, "patch_size": 1, "expert": "audio", "base_tokens": 8}},
+        stream_of={"image": "vision", "video": "vision", "audio": "audio"},
+        **SIZES,
+    )
+    torch.manual_seed(0)
+    defaults = Defaults(steps=2, max_block_tokens=8, max_video_tokens=16, max_audio_tokens=60)
+    return Omni(randomise(OmniModel(config)), tokenizer, {"vision": film_codec, "audio": sound_codec}, defaults)
 
 
 @pytest.fixture

@@ -1,0 +1,200 @@
+"""Films, sound and worlds through the public object: shapes, seeds, blocks, what is given, what is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from omni import Audio, ConfigError, Image, InputError, Omni, Video
+from omni.chat import ACTIONS, to_tokens
+from omni.events import MediaFinished, MediaPreview, MediaStarted
+from omni.pipeline import Finished
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def clip(frames: int = 5, *, sound: bool = False) -> Video:
+    audio = None
+    if sound:
+        audio = Audio(np.sin(np.arange(round(frames / 8 * 16000)) / 20).astype(np.float32)[None] * 0.3, 16000)
+    return Video(noise(frames, 32, 32, 3), 8.0, audio)
+
+
+def hum(seconds: float = 0.5) -> Audio:
+    return Audio(np.sin(np.arange(round(seconds * 16000)) / 20).astype(np.float32)[None] * 0.3, 16000)
+
+
+def test_video_has_the_length_and_size_asked_for(every: Omni) -> None:
+    video = every.video("a fox jumps", seconds=1.1, size=(32, 64), sound=False, seed=0)
+    assert video.frames.shape == (9, 32, 64, 3) and video.fps == 8 and video.audio is None
+    assert video.metadata["seed"] == 0
+
+
+def test_video_with_sound_lasts_as_long_as_its_pictures(every: Omni) -> None:
+    video = every.video("a ball falls", seconds=0.6, size=(32, 32), sound=True, seed=1)
+    assert video.audio is not None and video.audio.samples.shape == (1, round(video.num_frames / 8 * 16000))
+
+
+def test_long_video_is_made_in_blocks_and_comes_as_one_part(every: Omni) -> None:
+    whole = every.video("a fox", seconds=2.1, size=(32, 32), sound=True, block_frames=2, seed=0)
+    assert whole.frames.shape == (17, 32, 32, 3)
+    assert whole.audio is not None
+    assert abs(whole.audio.duration_s - 17 / 8) < 1 / 8
+
+
+def test_shape_is_the_models_choice_where_it_is_left_open(every: Omni) -> None:
+    video = every.video("a fox", size=(32, 32), seed=0, max_new_tokens=20)
+    assert video.frames.shape[1:] == (32, 32, 3) and video.num_frames % 4 == 1
+    assert isinstance(every.audio("hello", seed=0), Audio)
+
+
+def test_batch_equals_single_for_films_with_sound(every: Omni) -> None:
+    prompts, settings = ["a fox", "a small red fox jumps"], {"seconds": 0.6, "size": (32, 32), "sound": True}
+    together = every.video(prompts, seed=[3, 4], **settings)
+    for prompt, seed, mine in zip(prompts, (3, 4), together, strict=True):
+        alone = every.video(prompt, seed=seed, **settings)
+        assert np.abs(mine.frames.astype(int) - alone.frames).max() <= 1
+        np.testing.assert_allclose(mine.audio.samples, alone.audio.samples, atol=2e-2)
+
+
+def test_audio_lasts_as_asked(every: Omni) -> None:
+    audio = every.audio("a bell", seconds=1.0, seed=0)
+    assert audio.samples.shape[0] == 1 and abs(audio.duration_s - 1.0) < 0.05
+    assert np.abs(audio.samples).max() <= 1
+
+
+def test_animate_and_continue_keep_the_size(every: Omni) -> None:
+    film = every.animate(Image(noise(32, 64, 3)), "it jumps", seconds=0.6, seed=0)
+    assert film.frames.shape == (5, 32, 64, 3)
+    more = every.continue_(clip(), seconds=1.0, seed=0)
+    assert more.frames.shape == (8, 32, 32, 3)
+
+
+def test_inpainting_leaves_what_is_given(every: Omni) -> None:
+    """The latents outside the mask are those of the picture; the seed changes what is inside alone."""
+    picture, mask = Image(noise(32, 64, 3)), np.zeros((32, 64), bool)
+    mask[:, 40:] = True
+    made = []
+    for seed in (0, 1):
+        for _, event in every._generator.run(
+            [_inpainting(every, picture, mask, seed)], every._settings({})[0], on_document=lambda n, d: made.append(d)
+        ):
+            assert isinstance(event, (MediaStarted, MediaFinished))
+    first, second = (document[-1].grids[0].latents for document in made)
+    studio = every.studio
+    clean = to_tokens(studio.vision().encode(torch.from_numpy(picture.pixels)[None, None])[0], patch_size=2)
+    assert torch.allclose(first[:, :, :2], clean[:, :, :2], atol=1e-6)
+    assert torch.equal(first[:, :, :2], second[:, :, :2]) and not torch.equal(first[:, :, 2:], second[:, :, 2:])
+    assert every.inpaint(picture, mask, "a star", seed=0).pixels.shape == (32, 64, 3)
+
+
+def _inpainting(omni: Omni, picture: Image, mask: np.ndarray, seed: int):
+    seen = []
+    run = omni._generator.run
+
+    def spy(requests, *rest, **more):
+        seen.extend(requests)
+        return run(requests, *rest, **more)
+
+    omni._generator.run = spy
+    try:
+        omni.inpaint(picture, mask, "a star", seed=seed)
+    finally:
+        del omni._generator.run
+    return seen[0]
+
+
+def test_inpainting_refuses_masks_that_do_not_fit(every: Omni) -> None:
+    picture = Image(noise(32, 32, 3))
+    for mask, said in (
+        (np.ones((16, 32), bool), "booleans"),
+        (np.ones((32, 32)), "booleans"),
+        (np.zeros((32, 32), bool), "False everywhere"),
+    ):
+        with pytest.raises(InputError, match=said):
+            every.inpaint(picture, mask, "a star")
+
+
+def test_captions_of_every_modality(every: Omni) -> None:
+    assert isinstance(every.caption(clip(), seed=0, max_new_tokens=4), str)
+    assert len(every.caption([hum(), Image(noise(32, 32, 3))], seed=0, max_new_tokens=4)) == 2
+
+
+def test_a_world_answers_actions_with_frames(every: Omni) -> None:
+    world = every.play("a fox on grass", size=(32, 32), seed=0)
+    assert world.first.frames.shape == (1, 32, 32, 3) and world.actions == ACTIONS
+    frames = [world.send(action) for action in ("left", "jump")]
+    assert [part.frames.shape for part in frames] == [(4, 32, 32, 3)] * 2
+    again = every.play("a fox on grass", size=(32, 32), seed=0)
+    for action, part in zip(("left", "jump"), frames, strict=True):
+        assert np.array_equal(again.send(action).frames, part.frames)
+    with pytest.raises(InputError, match="fly"):
+        world.send("fly")
+    assert world.send("stay").num_frames == 4  # the world goes on after a mistake
+
+
+def test_a_world_reads_its_past_once(every: Omni) -> None:
+    world = every.play("a fox", size=(32, 32), seed=0)
+    world.send("left")
+    held = world._reader.cache.lengths[0]
+    world.send("left")
+    assert world._reader.cache.lengths[0] - held < 30
+
+
+def test_stream_of_a_film_tells_of_its_steps(every: Omni) -> None:
+    from omni.generate import Forced, Request
+
+    options = every._settings({"previews": True, "steps": 3})[0]
+    request = Request(every.play("a fox", size=(32, 32), seed=0)._document, 0, (Forced("video", (2, 2, 2, 8, 0)),))
+    events = [event for _, event in every._generator.run([request], options)]
+    assert isinstance(events[0], MediaStarted) and events[0].shape == (5, 32, 32)
+    assert [event.step for event in events if isinstance(event, MediaPreview)] == [1, 2]
+    assert isinstance(events[-1], MediaFinished) and isinstance(events[-1].part, Video)
+
+
+def test_films_and_sounds_are_understood_in_messages(every: Omni) -> None:
+    content = [
+        {"type": "video", "video": clip(sound=True)},
+        {"type": "audio", "audio": hum()},
+        {"type": "action", "action": "left"},
+        {"type": "text", "text": "What is this?"},
+    ]
+    reply = every.chat([{"role": "user", "content": content}], seed=0, max_new_tokens=5, max_media=0)
+    assert isinstance(reply.text, str)
+
+
+def test_saved_equals_loaded(every: Omni, tmp_path) -> None:
+    every.save_pretrained(tmp_path)
+    again = Omni.from_pretrained(tmp_path)
+    mine, theirs = (o.video("a fox", seconds=0.6, size=(32, 32), sound=True, seed=0) for o in (every, again))
+    assert np.array_equal(mine.frames, theirs.frames) and np.allclose(mine.audio.samples, theirs.audio.samples)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda omni: omni.video("a fox", seconds=0, size=(32, 32)), "seconds"),
+        (lambda omni: omni.video("a fox", seconds=1, size=(30, 32)), "multiple of 16"),
+        (lambda omni: omni.video("a fox", seconds=1, block_frames=9, size=(32, 32)), "block_frames"),
+        (lambda omni: omni.video("a fox", sound=True, size=(32, 32)), "give seconds"),
+        (lambda omni: omni.audio("a fox", seconds=60), "at most"),
+    ],
+)
+def test_impossible_lengths_are_refused(every: Omni, call, said) -> None:
+    with pytest.raises(ConfigError, match=said):
+        call(every)
+
+
+def test_models_without_film_or_sound_say_so(small: Omni) -> None:
+    with pytest.raises(InputError, match="no video"):
+        small.video("a fox", seconds=1)
+    with pytest.raises(InputError, match="no sound"):
+        small.audio("a bell", seconds=1)
+    with pytest.raises(InputError, match="no video"):
+        small.chat([{"role": "user", "content": [{"type": "video", "video": clip()}]}])
+
+
+def test_finished_comes_last(every: Omni) -> None:
+    events = list(every.stream("hello", seed=0, max_new_tokens=3, max_media=0))
+    assert isinstance(events[-1], Finished)
