@@ -15,6 +15,27 @@ VOICES = {"joe": "man", "slt": "woman"}  # the first speaks where no voice is as
 LEAD_S, TAIL_S = 0.04, 0.04
 
 
+RARE = 5  # lines: a word in fewer is taught by the first of them
+
+
+@cache
+def number_of() -> Mapping[str, int]:
+    """Return every line with its number, by which recordings are named."""
+    lines = (DATA / "speech.txt").read_text(encoding="utf-8").splitlines()
+    return {line: number for number, line in enumerate(lines)}
+
+
+@cache
+def _lessons() -> frozenset[str]:
+    """The lines that are never held out, so that every word stays in training: a word alone, or a rare one's first."""
+    lines_with: dict[str, list[str]] = {}
+    for line in number_of():
+        for word in dict.fromkeys(line.split()):
+            lines_with.setdefault(word, []).append(line)
+    firsts = {lines[0] for lines in lines_with.values() if len(lines) < RARE}
+    return frozenset(firsts | {line for line in number_of() if " " not in line})
+
+
 @dataclass(frozen=True)
 class Saying:
     """A line and the voice that says it.
@@ -34,20 +55,13 @@ class Saying:
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """The combination that may be held out; a single word is no combination."""
-        return (("speech", self.voice, self.line),) if " " in self.line else ()
+        """The combination that may be held out, unless the line is what teaches a rare word."""
+        return () if self.line in _lessons() else (("speech", self.voice, self.line),)
 
     @property
     def split(self) -> Split:
         """The split to which it belongs."""
         return split_of(*self.keys[0]) if self.keys else "train"
-
-
-@cache
-def number_of() -> Mapping[str, int]:
-    """Return every line with its number, by which recordings are named."""
-    lines = (DATA / "speech.txt").read_text(encoding="utf-8").splitlines()
-    return {line: number for number, line in enumerate(lines)}
 
 
 @cache
