@@ -25,7 +25,7 @@ def _connect(host: str, port: int, *, timeout_s: float, allow_private: bool) -> 
     ip = ipaddress.ip_address(str(address[0]).split("%")[0])
     inner = getattr(ip, "ipv4_mapped", None) or ip
     if not allow_private and (not inner.is_global or inner.is_multicast):
-        raise InputError(f"{host} is not a public address; send the picture as a file.")
+        raise InputError(f"{host} is not a public address; send the file itself.")
     return socket.create_connection((str(ip), port), timeout=timeout_s)
 
 
@@ -96,7 +96,7 @@ def fetch(url: str, *, max_bytes: int, timeout_s: float, allow_private: bool = F
         InputError: another scheme, a private address, too large, too slow, or no answer.
     """
     if not url.lower().startswith(("http://", "https://")):
-        raise InputError(f"{url[:80]!r} is not an http or https address; send the picture as a file.")
+        raise InputError(f"{url[:80]!r} is not an http or https address; send the file itself.")
     deadline = time.monotonic() + timeout_s
     data = bytearray()
     try:
@@ -104,11 +104,11 @@ def fetch(url: str, *, max_bytes: int, timeout_s: float, allow_private: bool = F
             while chunk := answer.read1(_CHUNK_BYTES):
                 data += chunk
                 if len(data) > max_bytes:
-                    raise InputError(f"{url[:80]} holds more than {max_bytes} bytes; send a smaller picture.")
+                    raise InputError(f"{url[:80]} holds more than {max_bytes} bytes; send a smaller file.")
                 if time.monotonic() > deadline:
-                    raise InputError(f"{url[:80]} took longer than {timeout_s:g} s; send the picture as a file.")
+                    raise InputError(f"{url[:80]} took longer than {timeout_s:g} s; send the file itself.")
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"Cannot fetch {url[:80]} ({error}); check it, or send the picture as a file.") from error
+        raise InputError(f"Cannot fetch {url[:80]} ({error}); check it, or send the file itself.") from error
     return bytes(data)

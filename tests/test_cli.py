@@ -11,6 +11,7 @@ import pytest
 from PIL import Image as PILImage
 
 from omni.cli import main
+from omni.parts import Audio, Video
 from omni.pipeline import Omni
 
 
@@ -58,6 +59,25 @@ def test_chat_takes_a_picture_along(run: Any, folder: Path, tmp_path: Path) -> N
     assert code == 0 and "(seed 0)" in out
 
 
+def test_chat_takes_a_film_and_a_recording_along(run: Any, every: Omni, tmp_path: Path) -> None:
+    every.save_pretrained(tmp_path / "model")
+    wave = np.sin(np.arange(4_000) / 9).astype(np.float32)[None]
+    film = Video(np.full((5, 32, 32, 3), 90, np.uint8), 8.0, Audio(wave, 16_000))
+    film.save(tmp_path / "film.mp4")
+    film.audio.save(tmp_path / "sound.wav")
+    options = ("--model", "model", "--steps", 1, "--seed", 2, "--out", "kept")
+    code, out, _ = run("chat", "go on", "--video", "film.mp4", "--audio", "sound.wav", *options)
+    items = [{"type": "video", "video": "film.mp4"}, {"type": "audio", "audio": "sound.wav"}]
+    said = {"role": "user", "content": [*items, {"type": "text", "text": "go on"}]}
+    reply = Omni.from_pretrained("model").chat(said, steps=1, seed=2)
+    assert code == 0 and "saved in kept/" in out
+    for words, suffix, parts in (
+        ("picture]", "png", reply.images), ("film of", "mp4", reply.videos), ("s of sound]", "wav", reply.audios)
+    ):  # fmt: skip
+        assert len(list((tmp_path / "kept").glob(f"*.{suffix}"))) == len(parts), suffix
+        assert out.count(words) >= len(parts), suffix  # a film may come in several blocks
+
+
 def test_generate_writes_a_picture(run: Any, folder: Path, tmp_path: Path) -> None:
     options = ("--model", folder, "--height", 32, "--width", 48, "--seed", 5, "--steps", 2)
     code, out, _ = run("generate", "a fox", "--out", "fox.png", *options)
@@ -73,6 +93,10 @@ def test_generate_writes_a_picture(run: Any, folder: Path, tmp_path: Path) -> No
         (("chat", "hello", "--model", "/nowhere/at/all"), "no folder"),
         (("chat", "", "--model", None), "empty"),
         (("chat", "hello", "--image", "nothing.png", "--model", None), "nothing.png"),
+        (("chat", "hello", "--video", "nothing.mp4", "--model", None), "nothing.mp4"),
+        (("chat", "hello", "--audio", "nothing.wav", "--model", None), "nothing.wav"),
+        (("chat", "hello", "--adapter", "nothing", "--model", None), "nothing"),
+        (("chat", "hello", "--adapter", "nothing=much", "--model", None), "'much'"),
         (("chat", "hello", "--seed", "-1", "--model", None), "seed is -1"),
         (("chat", "hello", "--steps", "0", "--model", None), "steps is 0"),
         (("generate", "a fox", "--height", "30", "--model", None), "multiple of 16"),
