@@ -26,7 +26,11 @@ Pixels = NDArray[np.uint8]
 Shown = list[tuple[Pixels, str]]
 
 # Questions of each exam, so many that all of them finish in 40 minutes on two cores.
-DEFAULT_COUNTS = {"text_to_image": 480, "caption_image": 320, "edit": 320, "modality": 100, "question": 200}
+DEFAULT_COUNTS = {
+    "text_to_image": 480, "caption_image": 320, "edit": 320, "modality": 100, "question": 200,
+    "text_to_video": 80, "image_to_video": 60, "continuation": 40, "inpaint": 80, "caption_video": 160,
+    "question_video": 80, "world": 16, "story": 32,
+}  # fmt: skip
 SHEET_SIZE = 48
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -34,7 +38,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 def exams() -> Mapping[str, Callable[["Room", int], tuple[list["Score"], Shown]]]:
     """Return the exam of every task."""
-    from training.exams import pictures, words
+    from training.exams import filling, films, pictures, stories, watching, words, worlds
 
     return {
         "text_to_image": pictures.text_to_image,
@@ -42,20 +46,30 @@ def exams() -> Mapping[str, Callable[["Room", int], tuple[list["Score"], Shown]]
         "edit": pictures.edit,
         "modality": words.modality,
         "question": words.question,
+        "text_to_video": films.text_to_video,
+        "image_to_video": films.image_to_video,
+        "continuation": films.continuation,
+        "inpaint": filling.inpaint,
+        "caption_video": watching.caption_video,
+        "question_video": watching.question_video,
+        "world": worlds.world,
+        "story": stories.story,
     }
 
 
 def codec_round_trip(omni: "Omni") -> Callable[[Pixels], Pixels]:
-    """Return what passes pictures, uint8 [N, H, W, 3], through a model's codec and back."""
+    """Return what passes pictures, uint8 [N, H, W, 3], or films [N, F, H, W, 3], through a model's codec and back."""
     import torch
 
     codec = omni.codecs[omni.model.config.stream_of["image"]]
 
-    def passed(pixels: Pixels) -> Pixels:
-        frames = torch.from_numpy(pixels)[:, None].to(omni.model.device)
-        return codec.decode(codec.encode(frames))[:, 0].cpu().numpy()
+    def round_trip(pixels: Pixels) -> Pixels:
+        is_picture = pixels.ndim == 4
+        frames = torch.from_numpy(pixels[:, None] if is_picture else pixels).to(omni.model.device)
+        passed = codec.decode(codec.encode(frames)).cpu().numpy()
+        return passed[:, 0] if is_picture else passed
 
-    return passed
+    return round_trip
 
 
 def chosen_tasks(names: str) -> list[str]:

@@ -27,9 +27,13 @@ class Candidate(Protocol):
 
     def image(self, prompt: Any, *, size: tuple[int, int], seed: Any) -> Any: ...
     def edit(self, image: Any, instruction: Any, *, seed: Any) -> Any: ...
-    def caption(self, image: Any, *, seed: Any) -> Any: ...
+    def caption(self, part: Any, *, seed: Any) -> Any: ...
     def audio(self, prompt: Any, *, seed: Any) -> Any: ...
-    def video(self, prompt: Any, *, size: tuple[int, int], sound: bool | None, seed: Any) -> Any: ...
+    def video(self, prompt: Any, *, size: tuple[int, int], seed: Any, **settings: Any) -> Any: ...
+    def animate(self, image: Any, instruction: Any, *, seconds: float, seed: Any) -> Any: ...
+    def continue_(self, video: Any, *, seconds: float, seed: Any) -> Any: ...
+    def inpaint(self, image: Any, mask: Any, instruction: str, *, seed: Any) -> Any: ...
+    def play(self, prompt: str, *, size: tuple[int, int], seed: Any) -> Any: ...
     def generate(self, conversations: Sequence[Any], *, seed: Any, **settings: Any) -> Any: ...
 
 
@@ -39,8 +43,8 @@ class Room:
 
     Args:
         candidate: the model.
-        round_trip: passes pictures of one size, uint8 [N, H, W, 3], through the model's codec: no picture of
-            the model's can be closer to the truth than this.
+        round_trip: passes pictures of one size, uint8 [N, H, W, 3], or films, uint8 [N, F, H, W, 3], through the
+            model's codec: nothing of the model's can be closer to the truth than this.
         judges: of pictures.
         seed: of the run; another seed gives other questions and other noise.
         batch_size: conversations answered together.
@@ -80,7 +84,7 @@ class Room:
                     bar.update(len(batch))
 
     def through_codec(self, pictures: Sequence[Pixels]) -> list[Pixels]:
-        """Pass pictures of any sizes through the codec."""
+        """Pass pictures, or films, of any sizes through the codec."""
         passed: dict[int, Pixels] = {}
         for batch in self.batches([picture.shape for picture in pictures], label="codec"):
             for number, picture in zip(batch, self.round_trip(np.stack([pictures[n] for n in batch])), strict=True):
@@ -106,6 +110,11 @@ def words_of(message: dict[str, Any]) -> str:
 def pictures_of(message: dict[str, Any]) -> list[Pixels]:
     """Return the pictures of a message."""
     return [item["image"] for item in message["content"] if item["type"] == "image"]
+
+
+def films_of(message: dict[str, Any]) -> list[Pixels]:
+    """Return the films of a message, uint8 [F, H, W, 3] each."""
+    return [item["frames"] for item in message["content"] if item["type"] == "video"]
 
 
 def split_name(keys: Sequence[Key]) -> ScoreSplit | None:

@@ -1,0 +1,115 @@
+"""The exam of worlds: are actions obeyed, and is the character still there after many of them?"""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+
+from training.exams.films import SIZE, Shown, strip
+from training.exams.room import Pixels, Room, next_of_same, split_name
+from training.judges.motion import Spot, Tracker, is_obeyed
+from training.scores import Score
+from training.world.conversation import SHAPES, Example
+from training.world.language import caption
+from training.world.motion import Film, render_film
+from training.world.scene import Scene
+from training.world.worlds import ACTIONS, FRAMES_PER_ACTION, play_film, step_pixels
+
+# A character is looked for after so many actions; so many worlds of each split are played that far.
+LONG = 60
+LONG_SHARE = 4
+
+
+def _film(example: Example) -> Film:
+    film: Film = example.truth["films"][0]
+    return film
+
+
+def _actions(example: Example, seed: int, *, is_long: bool) -> list[str]:
+    rng = random.Random(f"world|{seed}")
+    actions: list[str] = example.truth["actions"]
+    return [*actions, *(rng.choice(ACTIONS) for _ in range(LONG - len(actions) if is_long else 0))]
+
+
+def _wish(example: Example) -> str:
+    """What is asked for, in the model's own words."""
+    return caption(_film(example).scene(0), example.truth["asked"])
+
+
+def _play(room: Room, example: Example, actions: Sequence[str], seed: int) -> Pixels:
+    world = room.candidate.play(_wish(example), size=SIZE, seed=seed)
+    return np.concatenate([world.first.frames, *(world.send(action).frames for action in actions)])
+
+
+def _spots(room: Room, frames: Pixels) -> list[Spot]:
+    """Follow what the first frame shows."""
+    things = room.judges.templates.look(frames[0]).things
+    return Tracker(frames).follow_upright(things[0].concept, things[0].style, things[0].box[2]) if things else []
+
+
+def obeyed(spots: Sequence[Spot], actions: Sequence[str], size: tuple[int, int]) -> list[bool]:
+    """Tell of every action whether the frames after it show it.
+
+    Args:
+        spots: where the character is, frame by frame, the first frame before the first action.
+        actions: in order.
+        size: height and width of the frames, in pixels.
+    """
+    steps = [1 + number * FRAMES_PER_ACTION for number in range(len(actions))]
+    return [
+        is_obeyed(action, spots[first - 1], spots[first : first + FRAMES_PER_ACTION], *size, step_pixels(*size))
+        for action, first in zip(actions, steps, strict=True)
+        if spots
+    ] or [False] * len(actions)
+
+
+def world(room: Room, count: int) -> tuple[list[Score], Shown]:
+    """Examine playing; every action is one judgement, and every long world one more."""
+    examples = [
+        example
+        for split in ("train", "test")
+        for example in room.examples("world", split, count // 2, want=lambda e: SHAPES[e.truth["shape"]] == SIZE)
+    ]
+    is_long = [number % (count // 2) < max(1, count // 2 // LONG_SHARE) for number in range(len(examples))]
+    plans = [_actions(e, number, is_long=far) for number, (e, far) in enumerate(zip(examples, is_long, strict=True))]
+    scores: list[Score] = []
+    played = []
+    for number in (one for batch in room.batches([""] * len(examples), label="world") for one in batch):
+        (seed,) = room.seeds([number])
+        played.append(_play(room, examples[number], plans[number], seed))
+    scenes: list[Scene] = [_film(example).scene(0) for example in examples]
+    reals = [render_film(play_film(scene, plan, *SIZE)) for scene, plan in zip(scenes, plans, strict=True)]
+    others = next_of_same(is_long)
+    for number, (frames, real) in enumerate(zip(played, reals, strict=True)):
+        keys = scenes[number].keys
+        spots, plan = _spots(room, frames), plans[number]
+        # Judged against the actions of another world.
+        shorter = plans[others[number]][: len(plan)]
+        trio = ((split_name(keys), spots, plan), ("real", _spots(room, real), plan), ("shuffled", spots, shorter))
+        for kind, where, actions in trio:
+            if kind:
+                scores += [Score("world/action", kind, keys, right) for right in obeyed(where, actions, SIZE)]
+    scores += _survivals(room, examples, [n for n, far in enumerate(is_long) if far], played, reals)
+    return scores, [(strip(frames), _wish(example)) for frames, example in zip(played, examples, strict=True)]
+
+
+def _survivals(
+    room: Room, examples: Sequence[Example], numbers: Sequence[int], played: Sequence[Pixels], reals: Sequence[Pixels]
+) -> list[Score]:
+    """Is the character that was asked for still identified in the last frame?"""
+    films = [_film(examples[number]) for number in numbers]
+    styles, things = [film.style for film in films], [1] * len(films)
+    made_views, real_views = (
+        room.judges.view([frames[number][-1] for number in numbers], styles=styles, things=things)
+        for frames in (played, room.through_codec([real[-1:] for real in reals]))
+    )
+    scores = []
+    for place, film in enumerate(films):
+        keys = film.scene(0).keys
+        other = films[(place + 1) % len(films)].concept
+        trio = ((split_name(keys), made_views[place], film.concept), ("real", real_views[place], film.concept),
+                ("shuffled", made_views[place], other))  # fmt: skip
+        for kind, view, concept in trio:
+            if kind:
+                scores.append(Score("world/survival", kind, keys, view.is_identified(concept, seed=str(place))))
+    return scores
