@@ -31,6 +31,7 @@ MODEL = {
     "streams": {"vision": {"channels": 4, "patch_size": 2, "expert": "vision", "base_tokens": 4}},
 }
 CHUNK_BYTES, PAUSE_S = 1 << 16, 0.001
+STEPS_A_LIFE = 8  # at most, between two kills
 
 
 def write_data(folder: Path, count: int = 30) -> None:
@@ -88,12 +89,17 @@ def run(config: Path, *, is_slow: bool) -> None:
     train(load_config(config))
 
 
-def finish(config: Path) -> None:
-    """Let a run go to its end."""
-    process = FORK.Process(target=run, args=(config,), kwargs={"is_slow": False})
+def finish(config: Path, output: Path, *, is_slow: bool) -> tuple[float, float]:
+    """Let a run go to its end; return the seconds until its first checkpoint, and until its end."""
+    began, first = time.perf_counter(), 0.0
+    process = FORK.Process(target=run, args=(config,), kwargs={"is_slow": is_slow})
     process.start()
-    process.join()
+    while process.exitcode is None:
+        process.join(0.01)
+        if not first and any(output.glob("step-*")):
+            first = time.perf_counter() - began
     assert process.exitcode == 0, config.with_suffix(".log").read_text()[-2000:]
+    return first, time.perf_counter() - began
 
 
 def kill_once(config: Path, after_s: float) -> bool:
@@ -109,7 +115,7 @@ def kill_once(config: Path, after_s: float) -> bool:
     return True
 
 
-def check(folder: Path, *, kills: int, steps: int, seed: int = 0, longest_s: float = 0.8) -> dict[str, int]:
+def check(folder: Path, *, kills: int, steps: int, seed: int = 0) -> dict[str, int]:
     """Kill a run so many times, resume it each time, and compare its end with an undisturbed one.
 
     Args:
@@ -117,7 +123,6 @@ def check(folder: Path, *, kills: int, steps: int, seed: int = 0, longest_s: flo
         kills: how many.
         steps: of the run, which must be long enough for them.
         seed: of the moments.
-        longest_s: the latest moment of a kill, after the process has begun.
     """
     import training.loop  # noqa: F401  imported once, here, and by no child again
     from training.checkpoint import latest_checkpoint, load_checkpoint
@@ -125,8 +130,10 @@ def check(folder: Path, *, kills: int, steps: int, seed: int = 0, longest_s: flo
     write_data(folder / "data")
     randomness = random.Random(seed)
     figures = {"kills": 0, "in_saving": 0, "with_progress": 0}
+    first, end = finish(write_config(folder, "whole", steps=steps), folder / "whole", is_slow=True)
+    latest = first + (end - first) * STEPS_A_LIFE / steps
     config, output, last = write_config(folder, "killed", steps=steps), folder / "killed", -1
-    while figures["kills"] < kills and kill_once(config, randomness.uniform(0.05, longest_s)):
+    while figures["kills"] < kills and kill_once(config, randomness.uniform(0.6 * first, latest)):
         figures["kills"] += 1
         figures["in_saving"] += any(output.glob(".step-*.part"))
         newest = latest_checkpoint(output)
@@ -136,8 +143,7 @@ def check(folder: Path, *, kills: int, steps: int, seed: int = 0, longest_s: flo
             assert step >= last, f"after a kill the newest checkpoint is of step {step}, before it was {last}"
             figures["with_progress"] += step > last
             last = step
-    finish(config)
-    finish(write_config(folder, "whole", steps=steps))
+    finish(config, output, is_slow=False)
     ends = [latest_checkpoint(folder / name) for name in ("whole", "killed")]
     assert all(ends), "a run has left no checkpoint"
     mine, theirs = (load_checkpoint(end)["engine"] for end in ends if end is not None)
@@ -150,12 +156,11 @@ def check(folder: Path, *, kills: int, steps: int, seed: int = 0, longest_s: flo
 
 def main(
     kills: Annotated[int, typer.Option(help="how many")] = 50,
-    steps: Annotated[int, typer.Option(help="of the run")] = 400,
     seed: Annotated[int, typer.Option(help="of the moments")] = 0,
 ) -> None:
     """Kill a training again and again, and compare it with an undisturbed one."""
     with tempfile.TemporaryDirectory() as folder:
-        typer.echo(json.dumps(check(Path(folder), kills=kills, steps=steps, seed=seed)))
+        typer.echo(json.dumps(check(Path(folder), kills=kills, steps=8 * kills, seed=seed)))
 
 
 if __name__ == "__main__":

@@ -136,6 +136,42 @@ def test_chat_folder_trains_and_needs_an_assistant(settings, tmp_path):
         train(settings, fresh=True)
 
 
+def test_tar_shards_train_and_name_what_is_bad(settings, tmp_path):
+    import tarfile
+
+    folder = Path(settings.data.path)
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    talk = [
+        {"role": "user", "content": "a zorp"},
+        {"role": "assistant", "content": [{"type": "image", "path": ".png"}]},
+    ]
+    for number in range(4):
+        (folder / f"{number}.txt").write_text(f"a zorp {number}")
+    (folder / "4.json").write_text(json.dumps({"messages": talk}))
+    (folder / "5.txt").write_text("alone")
+    with tarfile.open(shards / "a.tar", "w") as tar:
+        for path in sorted(folder.glob("[0-4].*")):
+            tar.add(path, path.name)
+    with tarfile.open(shards / "b.tar", "w") as tar:
+        tar.add(folder / "5.txt", "5.txt")
+    train(changed(settings, data={"path": str(shards)}))
+    log = (Path(settings.output) / "log.jsonl").read_text()
+    assert "b.tar:5: a caption with 0 media" in log and "a.tar" not in log
+
+
+def test_hugging_face_data_sets_train(settings, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    folder = Path(settings.data.path)
+    rows = {"image": [str(folder / f"{n}.png") for n in range(4)], "text": [f"a zorp {n}" for n in range(4)]}
+    table = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    table.save_to_disk(tmp_path / "table")
+    train(changed(settings, data={"path": f"hf:{tmp_path / 'table'}"}))
+    with pytest.raises(ConfigError, match="it needs messages"):
+        datasets.Dataset.from_dict({"x": [1]}).save_to_disk(tmp_path / "other")
+        train(changed(settings, data={"path": f"hf:{tmp_path / 'other'}"}))
+
+
 def test_empty_and_missing_data_are_refused(settings, tmp_path):
     (tmp_path / "empty").mkdir()
     for path, message in ((tmp_path / "empty", "holds no documents"), (tmp_path / "none", "no folder")):

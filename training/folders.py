@@ -8,7 +8,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from omni.chat import ChatTemplate
 from omni.config import OmniConfig
@@ -17,7 +17,7 @@ from omni.messages import Message, parse_messages
 from omni.parts import Action, Part, Text
 from omni.studio import Studio
 
-__all__ = ["BadDocument", "Encoder", "FolderDataset", "Lines", "check_targets", "open_folder"]
+__all__ = ["BadDocument", "Encoder", "Entries", "Lines", "OwnDataset", "SUFFIXES", "check_targets", "open_folder"]
 
 CHAT_FILE, CAPTION_FILE = "train.jsonl", "metadata.jsonl"
 SOURCE_KEYS = ("image", "video", "audio", "path", "file")
@@ -105,7 +105,7 @@ class Lines:
         """Return an entry.
 
         Raises:
-            BadDocument: it is no JSON.
+            InputError: it is no JSON.
         """
         with self.path.open("rb") as file:
             file.seek(self._starts[index])
@@ -113,9 +113,9 @@ class Lines:
         try:
             value = json.loads(line)
         except ValueError as error:
-            raise BadDocument(f"{self.name(index)}: no JSON ({error}); mend the line") from error
+            raise InputError(f"no JSON ({error}); mend the line") from error
         if not isinstance(value, (dict, list)):
-            raise BadDocument(f"{self.name(index)}: a {type(value).__name__}; write an object")
+            raise InputError(f"a {type(value).__name__}; write an object")
         return value
 
 
@@ -181,43 +181,78 @@ def check_targets(messages: Sequence[Message]) -> None:
         raise InputError("nothing to learn from: no message has role 'assistant'; only what it says is trained")
 
 
-class FolderDataset:
-    """Documents read and encoded when they are asked for, latents kept in memory up to a size.
+class Entries(Protocol):
+    """Documents as they are stored, before their media are encoded."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """Return what errors call an entry."""
+
+    def messages(self, index: int) -> Any:
+        """Return an entry's messages in the chat form.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+
+
+class LineEntries:
+    """The documents of a JSONL file, media by path relative to it.
 
     Args:
-        lines: of the JSONL file.
-        messages_of: from an entry and its folder to messages in the chat form.
-        encoder: of the media.
-        cache_mb: memory for latents.
+        lines: of the file.
+        messages_of: from a line's value and the folder to messages.
     """
 
-    def __init__(
-        self, lines: Lines, messages_of: Callable[[Any, Path], Any], encoder: Encoder, *, cache_mb: int = 1024
-    ) -> None:
-        self.lines, self.messages_of, self.encoder = lines, messages_of, encoder
-        self._room = cache_mb * 2**20
-        self._kept: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
-        self._used = 0
+    def __init__(self, lines: Lines, messages_of: Callable[[Any, Path], Any]) -> None:
+        self.lines, self.messages_of = lines, messages_of
 
     def __len__(self) -> int:
         return len(self.lines)
 
     def name(self, index: int) -> str:
-        """Return file and line of a document."""
+        """Return file and line."""
         return self.lines.name(index)
 
+    def messages(self, index: int) -> Any:
+        """Return a line's messages."""
+        return self.messages_of(self.lines[index], self.lines.path.parent)
+
+
+class OwnDataset:
+    """Documents read and encoded when they are asked for, blocks kept in memory up to a size.
+
+    Args:
+        entries: as they are stored.
+        encoder: of the media.
+        cache_mb: memory for latents.
+    """
+
+    def __init__(self, entries: Entries, encoder: Encoder, *, cache_mb: int = 1024) -> None:
+        self.entries, self.encoder = entries, encoder
+        self._room = cache_mb * 2**20
+        self._kept: OrderedDict[int, list[dict[str, Any]]] = OrderedDict()
+        self._used = 0
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def name(self, index: int) -> str:
+        """Return what errors call a document."""
+        return self.entries.name(index)
+
     def __getitem__(self, index: int) -> list[dict[str, Any]]:
-        """Return a document, media as latents.
+        """Return a document, media as blocks.
 
         Raises:
-            BadDocument: its line, or a medium of it, cannot be used.
+            BadDocument: it, or a medium of it, cannot be used.
         """
         if index in self._kept:
             self._kept.move_to_end(index)
             return self._kept[index]
-        entry = self.lines[index]
         try:
-            messages = parse_messages(self.messages_of(entry, self.lines.path.parent))
+            messages = parse_messages(self.entries.messages(index))
             check_targets(messages)
             document = self.encoder(messages)
         except InputError as error:
@@ -248,7 +283,7 @@ def _num_bytes(document: Sequence[Mapping[str, Any]]) -> int:
     )
 
 
-def open_folder(path: Path, encoder: Encoder, *, cache_mb: int) -> FolderDataset | None:
+def open_folder(path: Path, encoder: Encoder, *, cache_mb: int) -> OwnDataset | None:
     """Open a folder with train.jsonl or metadata.jsonl; None where it has neither.
 
     Raises:
@@ -259,5 +294,5 @@ def open_folder(path: Path, encoder: Encoder, *, cache_mb: int) -> FolderDataset
             lines = Lines(path / name)
             if not len(lines):
                 raise ConfigError(f"{path / name} is empty; write one document a line")
-            return FolderDataset(lines, messages_of, encoder, cache_mb=cache_mb)
+            return OwnDataset(LineEntries(lines, messages_of), encoder, cache_mb=cache_mb)
     return None

@@ -1,5 +1,6 @@
 """The loop: read, step, report, save; it knows nothing of how weights are held."""
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -44,9 +45,26 @@ def stop_at_sigterm() -> Callable[[], bool]:
     return lambda: bool(asked)
 
 
+def as_launched(config: TrainConfig) -> TrainConfig:
+    """Take DeepSpeed's file from `accelerate launch`, where that was started with one and the config names none.
+
+    Raises:
+        ConfigError: the config does not go with DeepSpeed.
+    """
+    path = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
+    is_asked = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true"
+    if config.engine.kind == "deepspeed" or not is_asked or path is None:
+        return config
+    if config.optimizer.kind != "adamw":
+        raise ConfigError("accelerate was launched with DeepSpeed, which needs optimizer.kind adamw; set it")
+    engine = config.engine.model_copy(update={"kind": "deepspeed", "config": path})
+    return config.model_copy(update={"engine": engine})
+
+
 def start_engine(config: TrainConfig) -> tuple[Parts, Engine]:
     """Join the other processes, build what is trained, and give it to the engine."""
     precision = best_precision() if config.precision == "auto" else config.precision
+    config = as_launched(config)
     if config.engine.kind == "deepspeed":
         from training.zero import ZeroEngine, start_deepspeed
 

@@ -86,7 +86,7 @@ def open_source(path: str, encoder: Encoder, *, cache_mb: int) -> Dataset:
     if path.startswith("hf:"):
         from training.hub import open_hub
 
-        return open_hub(path.removeprefix("hf:"), encoder)
+        return open_hub(path.removeprefix("hf:"), encoder, cache_mb=cache_mb)
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise ConfigError(f"data.path {path} is no folder; give one with documents")
@@ -96,7 +96,7 @@ def open_source(path: str, encoder: Encoder, *, cache_mb: int) -> Dataset:
     if opened is None and any(folder.glob("*.tar")):
         from training.tars import open_tars
 
-        opened = open_tars(folder, encoder)
+        opened = open_tars(folder, encoder, cache_mb=cache_mb)
     if opened is None:
         raise ConfigError(
             f"data.path {path} holds no documents; it needs train.jsonl, metadata.jsonl, *.tar, or encoded shards"

@@ -206,7 +206,8 @@ class ZeroEngine(Engine):
             return {}
         count = torch.tensor(float(self.ema.optimization_step))
         states = {
-            index: {"step": count, **{key: moments[key][index] for key in moments}} for index in range(len(names))
+            index: {"step": count.clone(), **{key: moments[key][index] for key in moments}}
+            for index in range(len(names))
         }
         groups = [{k: v for k, v in g.items() if k != "params"} for g in self.zero.param_groups[:1]]
         groups[0]["params"] = list(range(len(names)))
