@@ -51,9 +51,17 @@ def transcribe(samples: NDArray[np.floating], sample_rate: int = RATE) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """Return a text's words in lower case, without punctuation; numbers up to twelve are spelt out."""
-    words = re.findall(r"[a-z0-9']+", text.lower().replace("-", " "))
-    return [NUMBERS[int(word)] if word.isdecimal() and int(word) < len(NUMBERS) else word for word in words]
+    """Return a text's words in one spelling: lower case, no punctuation, "where is" for "where's".
+
+    Numbers up to twelve stand for themselves; larger ones are read digit by digit.
+    """
+    plain = text.lower().replace("\u2019", "'").replace("grey", "gray")
+    plain = re.sub(r"\b(where|what|here|that|it|there|who)'s\b", r"\1 is", plain)
+    words: list[str] = []
+    for word in re.findall(r"[a-z']+|[0-9]+", plain):
+        is_small = word.isdecimal() and int(word) < len(NUMBERS)
+        words += [NUMBERS[int(word)]] if is_small else [NUMBERS[int(c)] for c in word] if word.isdecimal() else [word]
+    return words
 
 
 def word_error(truth: Sequence[str], heard: Sequence[str]) -> int:
