@@ -203,7 +203,7 @@ class Studio:
         """Return a rough picture, uint8 [H, W, 3], of the first grid's latents [N, C]; a film's middle frame."""
         grid = tokens.view_as(block.grids[0].latents)
         if block.modality == "audio":
-            return cast(np.ndarray, self.audio().preview(grid[None, :, 0, 0])[0].cpu().numpy())
+            return self.audio().preview(grid[None, :, 0, 0])[0].cpu().numpy()
         latents = to_latents(grid, patch_size=self.patch_size(block.modality))
         pictures = self.vision(block.modality).preview(latents[None])[0].cpu().numpy()
         return cast(np.ndarray, pictures[len(pictures) // 2])
@@ -249,7 +249,7 @@ class Studio:
                 for medium in film:
                     decoder.decode(to_latents(medium.grids[0].latents, patch_size=self.patch_size("video"))[None])
                 self._film_decoders[first] = decoder
-            frames.append(decoder.decode(new[None])[0].cpu().numpy())
+            frames.append(decoder.decode(new[None])[0].cpu().numpy()
         return frames
 
     def _samples(self, grids: Sequence[Tensor]) -> list[np.ndarray]:
