@@ -249,7 +249,7 @@ class Studio:
                 for medium in film:
                     decoder.decode(to_latents(medium.grids[0].latents, patch_size=self.patch_size("video"))[None])
                 self._film_decoders[first] = decoder
-            frames.append(decoder.decode(new[None])[0].cpu().numpy()
+            frames.append(decoder.decode(new[None])[0].cpu().numpy())
         return frames
 
     def _samples(self, grids: Sequence[Tensor]) -> list[np.ndarray]:
