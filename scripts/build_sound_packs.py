@@ -65,7 +65,7 @@ RENDER_RATE, VELOCITY = 48000, 100
 BLOCK = 50
 # General MIDI programs, from 0.
 PROGRAMS = {
-    "piano": 0, "guitar": 24, "violin": 40, "flute": 73, "trumpet": 56, "organ": 19, "xylophone": 13, "bass": 33,
+    "piano": 0, "guitar": 24, "violin": 40, "flute": 73, "trumpet": 56, "accordion": 21, "xylophone": 13, "bass": 33,
     "saxophone": 65, "choir": 52,
 }  # fmt: skip
 OCTAVES = 2

@@ -27,7 +27,7 @@ __all__ = [
 
 # name -> the lowest of its two octaves, as a MIDI number.
 INSTRUMENTS = {
-    "piano": 60, "guitar": 48, "violin": 60, "flute": 72, "trumpet": 60, "organ": 60, "xylophone": 72, "bass": 36,
+    "piano": 60, "guitar": 48, "violin": 60, "flute": 60, "trumpet": 60, "accordion": 60, "xylophone": 72, "bass": 36,
     "saxophone": 60, "choir": 60,
 }  # fmt: skip
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
