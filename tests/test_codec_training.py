@@ -9,9 +9,9 @@ from omni.codecs import VisionCodec
 from omni.errors import CheckpointError, ConfigError
 from training.codecs.config import CodecTrainConfig
 from training.codecs.export import export
-from training.muon import orthogonalise
 from training.codecs.train import CodecTrainer
 from training.encode import EncodeConfig, encode
+from training.muon import orthogonalise
 from training.settings import load_settings
 from training.shards import EncodedDataset, load_shard
 

@@ -214,6 +214,37 @@ def test_data_of_another_codec_are_refused(settings, tmp_path):
         train(changed(settings, data={"path": str(folder)}))
 
 
+def test_encoded_once_equals_on_the_fly(settings, base, tokenizer):
+    from omni.chat import ChatTemplate
+    from training.build import build_parts, load_codecs
+    from training.folders import Encoder, open_folder
+    from training.shards import EncodedDataset, shard_path, write_shard
+    from training.sources import Maker
+
+    parts, codecs = build_parts(settings), load_codecs(settings)
+    limits = {"max_block_tokens": 24, "max_video_tokens": 80, "max_audio_tokens": 100}
+    encoder = Encoder(parts.model.config, codecs, ChatTemplate(tokenizer.control), limits)
+    fresh = open_folder(Path(settings.data.path), encoder, cache_mb=1)
+    assert fresh is not None
+    documents, latents = [], []
+    for number in range(len(fresh)):
+        picture = torch.from_numpy(np.asarray(PILImage.open(Path(settings.data.path) / f"{number}.png")))
+        latents.append(codecs["vision"].encode(picture[None, None])[0])
+        item = {"type": "image", "latents": number, "shapes": {"latents": list(latents[-1].shape)}}
+        words = {"type": "text", "text": f"a zorp {number}"}
+        messages = [{"role": "user", "content": [words]}, {"role": "assistant", "content": [item]}]
+        documents.append({"task": "test", "seed": number, "messages": messages})
+    folder = Path(settings.data.path) / "shards"
+    folder.mkdir()
+    write_shard(shard_path(folder, 0), documents, latents)
+    once = EncodedDataset(folder)
+    for number in range(len(fresh)):
+        one, two = (Maker(d, tokenizer, parts.model.config, settings)(0, number) for d in (fresh, once))
+        assert one.ids == two.ids and one.labels == two.labels
+        for (_, mine, _), (_, theirs, _) in zip(one.latents, two.latents, strict=True):
+            torch.testing.assert_close(mine, theirs, atol=5e-3, rtol=1e-3)  # on disk they are float16
+
+
 def test_mixture_deals_each_source_by_weight_and_evenly():
     from training.sources import Mixture
 

@@ -37,14 +37,15 @@ DENSE = MODEL | {
 }
 
 
-def encoded(folder: Path, count: int = 40) -> Path:
-    """Write documents of every kind: drawn, described, edited, chatted; latents are noise of their own."""
+def encoded(folder: Path, count: int = 40, broken: int = -1) -> Path:
+    """Write documents of every kind: drawn, described, chatted; latents are noise of their own, of one infinite."""
     generator = torch.Generator().manual_seed(0)
     documents, latents = [], []
     for number in range(count):
         height, width = (4, 4) if number % 3 else (4, 6)
         picture = {"type": "image", "latents": len(latents), "shapes": {"latents": [1, height, width, 4]}}
         latents.append(torch.randn(1, height, width, 4, generator=generator))
+        latents[-1] = latents[-1] if number != broken else torch.full_like(latents[-1], torch.inf)
         words = {"type": "text", "text": f"a red fox {number % 7}"}
         asked, said = [([words], [words, picture]), ([picture, words], [words]), ([words], [words])][number % 3]
         messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
@@ -271,6 +272,71 @@ def test_missing_and_empty_files_are_named(tmp_path):
     (tmp_path / "empty.yaml").write_text("")
     with pytest.raises(ConfigError, match="no settings"):
         load_config(tmp_path / "empty.yaml")
+
+
+def test_steps_that_are_not_finite_are_skipped_and_their_documents_named(settings, tmp_path):
+    """One document of forty has latents beyond all bounds; it is not among those that are looked at before."""
+    encoded(tmp_path / "data", broken=37)
+    data = settings.data.model_copy(update={"validation_documents": 0})
+    schedule = settings.schedule.model_copy(update={"steps": 60, "max_bad_steps": 1})
+    settings = settings.model_copy(update={"data": data, "schedule": schedule})
+    with pytest.raises(ConfigError, match="not finite.*document 37"):
+        train(settings)
+    patient = settings.schedule.model_copy(update={"steps": 20, "max_bad_steps": 3})
+    settings = settings.model_copy(update={"schedule": patient, "output": str(tmp_path / "patient")})
+    train(settings)
+    assert all(torch.isfinite(weight).all() for weight in final_weights(settings)["model"].values())
+    log = (tmp_path / "patient" / "log.jsonl").read_text()
+    assert "loss or gradient is not finite; skipped step" in log and '"skipped": 0.5' in log
+
+
+def test_log_holds_the_figures_of_a_run(settings, tmp_path):
+    train(settings)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    figures = [line for line in lines if "text_loss" in line]
+    assert [line["step"] for line in figures] == [2, 4, 6]
+    names = {"text_loss", "flow_loss", "grad_norm", "tokens_per_s", "mfu", "memory_mb", "fill", "learning_rate"}
+    assert all(names <= line.keys() and line["mfu"] > 0 and line["memory_mb"] > 10 for line in figures)
+
+
+def test_trackers_are_written_when_named(settings, tmp_path):
+    pytest.importorskip("tensorboard")
+    report = settings.report.model_copy(update={"trackers": ["tensorboard"]})
+    train(settings.model_copy(update={"report": report}))
+    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
+    with pytest.raises(ConfigError, match="tensorboard"):
+        load_config(REPOSITORY / "configs" / "train" / "nano.yaml", ["report.trackers=[tensorbord]"])
+
+
+def test_gradient_checkpointing_changes_no_loss(settings, tokenizer):
+    losses = []
+    for is_on in (False, True):
+        config = settings.model_copy(
+            update={"engine": settings.engine.model_copy(update={"gradient_checkpointing": is_on})}
+        )
+        model = new_model(config, tokenizer)
+        engine, loader = PlainEngine(model, config, torch.device("cpu")), loader_of(config, model, tokenizer)
+        reports = [engine.step([noisy_batch(loader.next_rows(), config, seed=s)], step=3) for s in range(3)]
+        losses.append([[r["text_loss"], r["flow_loss"], r["grad_norm"]] for r in reports])
+    torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), atol=1e-5, rtol=1e-5)
+
+
+def test_average_follows_its_formula():
+    from training.average import Average
+
+    weight, average = torch.zeros(3), None
+    average = Average([weight], decay=0.9)
+    expected = 0.0
+    for step in range(1, 30):
+        weight.fill_(float(step))
+        average.step([weight])
+        decay = min(0.9, 1 - step**-0.8) if step > 1 else 0.0
+        expected = decay * expected + (1 - decay) * step
+        assert average.shadow_params[0][0] == pytest.approx(expected, rel=1e-5)
+    average.swap_in([weight])
+    assert weight[0] == pytest.approx(expected, rel=1e-5)
+    average.swap_out([weight])
+    assert weight[0] == 29
 
 
 def test_too_few_documents_are_refused(settings):

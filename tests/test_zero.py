@@ -12,10 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from tests.conftest import randomise
 from tests.test_training import MODEL, encoded
 
+from omni.checkpoint import Defaults, save_folder
 from omni.errors import CheckpointError, ConfigError
 from omni.model import OmniModel
+from training.build import build_model
 from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.config import TrainConfig
 from training.export import export
@@ -48,13 +52,18 @@ def settings(folder: Path, name: str, *, stage: int | None = None, accumulation:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, tokenizer) -> Path:
+def runs(tmp_path_factory, tokenizer, codec) -> Path:
     """Everything that needs two processes, in one launch; and one process that it is held against."""
     pytest.importorskip("deepspeed")
     folder = tmp_path_factory.mktemp("zero")
     tokenizer.save(folder / "tokenizer")
     encoded(folder / "data", 60)
     train(settings(folder, "plain", accumulation=2))
+    config = TrainConfig.model_validate(settings(folder, "x").model_dump())
+    base = randomise(build_model(config, tokenizer))
+    save_folder(folder / "base", model=base, tokenizer=tokenizer, codecs={"vision": codec}, defaults=Defaults())
+    lora = {"model": None, "tokenizer": None, "start": str(folder / "base"), "lora": {"rank": 2}}
+    train(settings(folder, "lora", accumulation=2, **lora))
     first_half = {"schedule": {"steps": 5, "warmup": 2, "decay": 0.0}}
     train(settings(folder, "from_one", accumulation=2, **first_half))
     jobs = folder / "jobs"
@@ -63,6 +72,7 @@ def runs(tmp_path_factory, tokenizer) -> Path:
         settings(folder, "replicas"),
         *(settings(folder, f"zero{stage}", stage=stage) for stage in (1, 2, 3)),
         settings(folder, "from_one", stage=3, schedule={"steps": STEPS, "warmup": 2, "decay": 0.0}),
+        settings(folder, "lora3", stage=3, **lora),
         settings(folder, "mixed2", stage=2, schedule={"steps": 1, "warmup": 2}),
         settings(folder, "mixed3", stage=3, schedule={"steps": 1, "warmup": 2}),
     ]
@@ -92,6 +102,15 @@ def test_two_ranks_equal_one_with_twice_the_accumulation(runs, name):
         one, two = figures(runs, "plain", *keys), figures(runs, name, *keys)
         assert len(one) == len(two) and len(one) in (STEPS, 2)
         torch.testing.assert_close(two, one, atol=1e-4, rtol=0)
+
+
+def test_adapters_of_zero_3_equal_those_of_one_process(runs):
+    one, two = (load_file(runs / name / "adapter_model.safetensors") for name in ("lora", "lora3"))
+    assert one.keys() == two.keys() and any(value.any() for name, value in one.items() if "lora_B" in name)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-4, rtol=0)
+    weights = load_checkpoint(runs / "lora3" / f"step-{STEPS:08d}")["engine"]["model"]
+    assert weights and all("lora_" in name for name in weights)
 
 
 @pytest.mark.parametrize("name", ["mixed2", "mixed3"])
