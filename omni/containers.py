@@ -72,9 +72,9 @@ def opened(file: BinaryIO, kind: str, *, name: str, limits: Limits) -> Iterator[
             timeout=max(1.0, limits.max_decode_s), io_open=_refuse_other_file,
         ) as container:  # fmt: skip
             yield cast("InputContainer", container)
-    except (InputError, MemoryError):
+    except InputError:
         raise
-    except Exception as error:  # parsers of untrusted bytes raise nearly everything
+    except Exception as error:  # parsers of untrusted bytes raise nearly everything, MemoryError too
         reason = " ".join(str(getattr(error, "strerror", "") or error).split()) or type(error).__name__
         raise InputError(f"{name} is damaged ({reason[:80]}); save it again as MP4, WebM or WAV.") from error
 

@@ -125,16 +125,33 @@ def _plan(
     return _Plan(places, len(chosen), fps, ordered[0] * base)
 
 
-def _turned(pixels: NDArray[np.uint8], frame: "VideoFrame") -> NDArray[np.uint8]:
-    """Turn a frame upright as its display matrix says, by quarter turns and mirrors."""
+@dataclass(frozen=True)
+class _Orientation:
+    """How a film is to be turned: transposed, then mirrored."""
+
+    is_swapped: bool = False
+    row_step: int = 1
+    column_step: int = 1
+
+    def turn(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Turn a frame, [H, W, 3]."""
+        if self.is_swapped:
+            pixels = pixels.transpose(1, 0, 2)
+        return pixels[:: self.row_step, :: self.column_step]
+
+
+def _orientation(frame: "VideoFrame") -> _Orientation:
+    """Read a display matrix: quarter turns and mirrors.
+
+    To be asked of one frame alone: asking ties the frame into a cycle, and its memory waits for the collector.
+    """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
-        return pixels
+        return _Orientation()
     a, b, _, c, d = np.frombuffer(cast(Any, matrix), np.int32)[:5].tolist()
-    swapped = abs(b) > abs(a)
-    if swapped:
-        pixels, a, d = pixels.transpose(1, 0, 2), c, b
-    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    is_swapped = abs(b) > abs(a)
+    across, down = (c, b) if is_swapped else (a, d)
+    return _Orientation(is_swapped, -1 if down < 0 else 1, -1 if across < 0 else 1)
 
 
 def _square(frame: "VideoFrame", stretch: Fraction | None) -> tuple[int, int]:
@@ -166,6 +183,7 @@ class _Frames:
         self._plan, self._stream, self._limits = plan, stream, limits
         self._filled = np.zeros(plan.num_frames, bool)
         self._size = (0, 0)
+        self._orientation = _Orientation()
         self.frames: NDArray[np.uint8] = np.empty((0, 0, 0, 3), np.uint8)
 
     def put(self, frame: "VideoFrame") -> None:
@@ -176,7 +194,8 @@ class _Frames:
         if not self.frames.size:
             size = _square(frame, self._stream.sample_aspect_ratio)
             self._size = fitted_size(*size, self._plan.num_frames, limits=self._limits)
-        pixels = _turned(_pixels(frame, self._size), frame)
+            self._orientation = _orientation(frame)
+        pixels = self._orientation.turn(_pixels(frame, self._size))
         if not self.frames.size:
             self.frames = np.empty((self._plan.num_frames, *pixels.shape), np.uint8)
         if pixels.shape == self.frames.shape[1:]:

@@ -8,7 +8,7 @@ import soundfile
 
 from omni.errors import InputError
 from omni.parts import Audio, Limits, Video
-from scripts import malformed_media as media
+from scripts import media_files as media
 
 RATE = 16_000
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import make_malformed
-from scripts import malformed_media as media
+from scripts import make_malformed, malformed_media, media_files
 
 REPOSITORY = Path(__file__).parents[1]
 MEMORY_MB = 400
@@ -41,7 +40,7 @@ def kind(request) -> str:
 @pytest.fixture(scope="module")
 def run(kind, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp(kind)
-    cases = media.clips() if kind == "Video" else media.recordings()
+    cases = malformed_media.clips() if kind == "Video" else malformed_media.recordings()
     assert make_malformed.write(folder, cases) >= 200
     command = [sys.executable, "-c", READ_ALL, str(folder), kind]
     ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=True)
@@ -73,7 +72,13 @@ def test_nothing_is_said_besides(run):
 
 
 def test_damage_is_always_the_same():
-    for files in (media.base_clips, media.base_recordings):
-        assert list(media.damaged(files())) == list(media.damaged(files()))
-    names = [name for name, _ in (*media.damaged(media.base_clips()), *media.damaged(media.base_recordings()))]
+    for files in (media_files.base_clips, media_files.base_recordings):
+        assert list(malformed_media.damaged(files())) == list(malformed_media.damaged(files()))
+    names = [
+        name
+        for name, _ in (
+            *malformed_media.damaged(media_files.base_clips()),
+            *malformed_media.damaged(media_files.base_recordings()),
+        )
+    ]
     assert sum("_of_20." in name for name in names) == 19 * 11

@@ -1,8 +1,11 @@
 """Films: what goes in comes out, whatever the rate, size, rotation and colour; within limits."""
 
 import io
+import subprocess
+import sys
 import time
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -10,7 +13,8 @@ import pytest
 
 from omni.errors import InputError
 from omni.parts import Audio, Image, Limits, Video
-from scripts import malformed_media as media
+from scripts import malformed_media
+from scripts import media_files as media
 
 RATE = 16_000
 
@@ -272,12 +276,31 @@ def test_a_file_that_breaks_off_gives_its_beginning():
 def test_a_file_that_lies_about_its_length_is_read_for_what_it_holds():
     start = time.monotonic()
     with pytest.raises(InputError, match="samples"):
-        Video.load(dict(media.lying_clips())["bad_billion_samples.mp4"])
+        Video.load(dict(malformed_media.lying_clips())["bad_billion_samples.mp4"])
     assert time.monotonic() - start < 10
     hours = media.film(stamps=range(0, 4 * 3_600, 60), rate=Fraction(1), size=(16, 16))
     lies = media.patched(media.patched(hours, b"mvhd", 16, media.u32(1_000)), b"mdhd", 16, media.u32(16_384))
     with pytest.raises(InputError, match="keep within 120 s"):
         Video.load(lies)
+
+
+# In a process of its own, so that the most memory it ever held can be asked for.
+LOAD = """
+import resource, sys
+import av
+from omni.parts import Limits, Video
+start_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert Video.load(sys.argv[1], limits=Limits(max_video_side=64)).num_frames == 150
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start_kb) / 1024)
+"""
+
+
+def test_decoding_holds_few_frames_at_once(tmp_path):
+    (tmp_path / "large.mp4").write_bytes(media.film(size=(720, 1_280), stamps=range(150), same=True))
+    command = [sys.executable, "-c", LOAD, str(tmp_path / "large.mp4")]
+    ended = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
+    all_mb = 150 * 720 * 1_280 * 1.5 / 2**20
+    assert float(ended.stdout) < all_mb / 3
 
 
 def test_load_takes_arrays():
