@@ -1,0 +1,95 @@
+"""Exams with sound: one for a candidate that knows all answers, and little for shuffled ones."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omni.parts import Audio, Text, Video
+from omni.pipeline import Reply
+from training.exams.room import Room, words_of
+from training.exams.sounds import LABELS, SOUND_EXAMS, melody
+from training.scores import Score, figures
+from training.world.sound_classes import SOUNDS
+
+COUNT = 16
+# Exams whose judges are arithmetic; the others need files that are fetched.
+OFFLINE = ("speech_to_text", "caption_audio", "question_audio", "video_to_audio", "audio_video")
+
+
+def quieter(samples: np.ndarray) -> np.ndarray:
+    """Stand in for a codec."""
+    noise = np.random.default_rng(len(samples)).normal(0, 1e-4, len(samples))
+    return (0.9 * samples + noise).astype(np.float32)
+
+
+def part_of(item: dict[str, Any]) -> Any:
+    if item["type"] == "text":
+        return Text(item["text"])
+    if item["type"] == "audio":
+        return Audio(quieter(item["samples"])[None], item["sample_rate"])
+    return Video(item["frames"], float(item["fps"]), Audio(quieter(item["audio"])[None], 16000))
+
+
+class Oracle:
+    """Knows the right answer to every question of the exams with sound."""
+
+    def __init__(self) -> None:
+        room = Room(self, lambda pixels: pixels, judges=None)  # type: ignore[arg-type]
+        self.answers: dict[Any, list[dict[str, Any]]] = {}
+        for task in OFFLINE:
+            for split in ("train", "test"):
+                for example in room.examples(task, split, COUNT, want=lambda e: True):
+                    self.answers[self._key(example.messages[0]["content"])] = example.messages[1]["content"]
+
+    @staticmethod
+    def _key(items: list[dict[str, Any]]) -> tuple[str, bytes]:
+        given = (item.get("samples", item.get("frames")) for item in items if item["type"] != "text")
+        return words_of({"content": items}), b"".join(part.tobytes() for part in given)
+
+    def video(self, prompt: list[str], *, size: tuple[int, int], sound: bool, seed: Any) -> list[Video]:
+        assert sound
+        answers = [self.answers[words, b""] for words in prompt]
+        return [next(part_of(item) for item in items if item["type"] == "video") for items in answers]
+
+    def caption(self, parts: list[Audio], *, seed: Any) -> list[str]:
+        known = {sound: items for (_, sound), items in self.answers.items()}
+        return [words_of({"content": known[part.samples.tobytes()]}) for part in parts]
+
+    def generate(self, conversations: list[Any], *, seed: Any, **settings: Any) -> list[Reply]:
+        answers = [self.answers[self._key(messages[0]["content"])] for messages in conversations]
+        return [Reply(tuple(part_of(item) for item in items), 0) for items in answers]
+
+
+@pytest.fixture(scope="module")
+def scores() -> list[Score]:
+    room = Room(Oracle(), lambda pixels: pixels, judges=None, sound_round_trip=quieter)  # type: ignore[arg-type]
+    return [score for task in OFFLINE for score in SOUND_EXAMS[task][0](room, COUNT)[0]]
+
+
+@pytest.mark.parametrize("measure", ["speech_to_text/slots", "caption_audio/slots", "question_audio/answer",
+                                     "video_to_audio/onset", "audio_video/onset"])  # fmt: skip
+def test_exams_with_sound_know_the_truth(scores, measure):
+    shares = figures(scores)
+    for split in ("seen", "unseen", "real"):
+        assert shares[f"{measure}/{split}"] >= 0.85
+    assert shares[f"{measure}/shuffled"] <= 0.6
+
+
+def test_exams_with_sound_judge_both_splits(scores):
+    assert {score.split for score in scores} == {"seen", "unseen", "real", "shuffled"}
+    assert {"caption_audio/words", "caption_audio/notes", "caption_audio/sound"} <= {s.measure for s in scores}
+
+
+def test_every_named_sound_has_a_label():
+    assert set(LABELS) == set(SOUNDS)
+
+
+def test_melody_leaves_out_overtones_and_echoes():
+    found = [(0.1, 60), (0.1, 72), (0.2, 60), (0.5, 64), (0.52, 83), (0.9, 100), (0.9, 67)]
+    assert melody(found, "piano") == [60, 64, 67]
+    assert melody([(0.1, 60), (1.2, 72)], "piano") == [60, 72]
+
+
+def test_melody_hears_a_wrong_order():
+    assert melody([(0.1, 62), (0.5, 60)], "piano") == [62, 60]
