@@ -78,7 +78,8 @@ def world(room: Room, count: int) -> tuple[list[Score], Shown]:
         (seed,) = room.seeds([number])
         played.append(_play(room, examples[number], plans[number], seed))
     scenes: list[Scene] = [_film(example).scene(0) for example in examples]
-    reals = [render_film(play_film(scene, plan, *SIZE)) for scene, plan in zip(scenes, plans, strict=True)]
+    truths = [render_film(play_film(scene, plan, *SIZE)) for scene, plan in zip(scenes, plans, strict=True)]
+    reals = room.through_codec(truths)
     others = next_of_same(is_long)
     for number, (frames, real) in enumerate(zip(played, reals, strict=True)):
         keys = scenes[number].keys
@@ -101,7 +102,7 @@ def _survivals(
     styles, things = [film.style for film in films], [1] * len(films)
     made_views, real_views = (
         room.judges.view([frames[number][-1] for number in numbers], styles=styles, things=things)
-        for frames in (played, room.through_codec([real[-1:] for real in reals]))
+        for frames in (played, reals)
     )
     scores = []
     for place, film in enumerate(films):
