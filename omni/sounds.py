@@ -209,39 +209,37 @@ def read_sound(file: BinaryIO, *, name: str, limits: Limits) -> Sound:
             # Where a stream does not say how long it is, its length is the largest number there is.
             says = recording.frames if recording.frames < 2**62 else 1
             check_sound(num_samples=says, **check)
-            pieces: list[NDArray[np.float32]] = []
-            length = 0
+            samples, length = np.empty((channels, says), np.float32), 0
             while True:
                 deadline.check()
-                piece = _read_block(recording, pieces)
+                piece = _read_block(recording, is_first=not length)
                 if not len(piece):
                     break
-                pieces.append(piece)
-                length += len(piece)
-                check_sound(num_samples=length, **check)
+                end = length + len(piece)
+                check_sound(num_samples=end, **check)
+                if end > samples.shape[1]:
+                    samples = np.concatenate([samples, np.empty((channels, end), np.float32)], axis=1)
+                samples[:, length:end] = piece.T
+                length = end
             check_sound(num_samples=length, **check)
             settings = comment_settings(recording.comment)
     except soundfile.LibsndfileError as error:
         reason = " ".join(str(error.error_string).split())
         raise InputError(f"{name} is damaged or of an unknown kind ({reason[:80]}); save it again as WAV.") from error
-    samples = np.empty((channels, length), np.float32)
-    start = 0
-    for piece in pieces:
-        samples[:, start : start + len(piece)] = piece.T
-        start += len(piece)
+    samples = samples if length == samples.shape[1] else samples[:, :length].copy()
     return Sound(_finished(samples, name=name), rate, settings[METADATA_KEY] if settings else {})
 
 
-def _read_block(recording: Any, before: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+def _read_block(recording: Any, *, is_first: bool) -> NDArray[np.float32]:
     """Read [n, channels]; a file that breaks off after its beginning ends there."""
     import soundfile
 
     try:
         return recording.read(_READ_BLOCK, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError:
-        if not before:
+        if is_first:
             raise
-        return before[0][:0]
+        return np.empty((0, recording.channels), np.float32)
 
 
 def sound_from_array(array: NDArray[Any], *, sample_rate: int, name: str, limits: Limits) -> Sound:
