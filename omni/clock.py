@@ -31,12 +31,14 @@ def _nice(rate: float) -> Iterable[Fraction]:
     yield Fraction(rate).limit_denominator(_MAX_DENOMINATOR)
 
 
-def _candidates(times: NDArray[np.float64], tick_s: float) -> Iterable[Fraction]:
+def _candidates(times: NDArray[np.float64], last_s: float, tick_s: float) -> Iterable[Fraction]:
     """Yield the rates that the stamps speak for: their mean, then their finest step."""
     ticks = np.maximum(1, np.rint(np.diff(times) / tick_s)).astype(np.int64)
     mean = (len(times) - 1) / float(times[-1])
     if ticks.min() == ticks.max():
         yield Fraction(mean).limit_denominator(_MAX_DENOMINATOR)
+    elif 0.5 < last_s * mean < _LONG_HOLD:
+        mean = len(times) / (float(times[-1]) + last_s)
     yield from _nice(mean)
     finest = 1 / (float(np.gcd.reduce(ticks)) * tick_s)
     if finest <= _MAX_RATE:
@@ -88,7 +90,7 @@ def steady(
         shown = Fraction(1 / last_s).limit_denominator(_MAX_DENOMINATOR) if last_s else Fraction(1)
         rate = next(iter(declared), shown)
         return rate, np.zeros(_count(times, last_s, rate), np.int64)
-    for rate in (*declared, *_candidates(times, tick_s)):
+    for rate in (*declared, *_candidates(times, last_s, tick_s)):
         places = _grid(times, rate, tick_s) if rate > 0 else None
         if places is not None and places[-1] < _MAX_REPEATS * len(times):
             has_gaps = len(times) < places[-1] + 1 or last_s * float(rate) > _LONG_HOLD
