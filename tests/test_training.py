@@ -321,6 +321,39 @@ def test_gradient_checkpointing_changes_no_loss(settings, tokenizer):
     torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), atol=1e-5, rtol=1e-5)
 
 
+def test_sigterm_saves_and_leaves(settings, tmp_path):
+    import os
+    import signal
+    import threading
+    import time
+
+    long = settings.schedule.model_copy(update={"steps": 100_000})
+    settings = settings.model_copy(update={"schedule": long, "report": settings.report.model_copy(update={"keep": 2})})
+
+    def end() -> None:
+        while not (tmp_path / "run" / "step-00000004").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Thread(target=end, daemon=True).start()
+    train(settings)
+    newest = latest_checkpoint(tmp_path / "run")
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert newest is not None and 4 <= last["step"] < 100_000 and newest.name == f"step-{last['step']:08d}"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_checkpoint_of_another_config_is_refused(settings):
+    train(settings)
+    wider = MODEL | {"sigma_dim": 32}
+    with pytest.raises(CheckpointError, match="of another config"):
+        train(settings.model_copy(update={"model": wider}))
+    other = settings.optimizer.model_copy(update={"kind": "adamw"})
+    with pytest.raises(CheckpointError, match="optimizer.kind"):
+        train(settings.model_copy(update={"optimizer": other}))
+
+
 def test_average_follows_its_formula():
     from training.average import Average
 

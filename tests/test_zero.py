@@ -24,7 +24,7 @@ from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.config import TrainConfig
 from training.export import export
 from training.loop import train
-from training.zero import read_settings
+from training.zero import read_settings, refuse_stale_locks
 
 REPOSITORY = Path(__file__).parents[1]
 STEPS = 10
@@ -154,6 +154,17 @@ def test_every_stage_exports_the_same_model(runs, tmp_path):
     for name, weight in weights[0].items():
         for other in weights[1:]:
             torch.testing.assert_close(other[name], weight, atol=1e-4, rtol=0)
+
+
+def test_lock_of_a_killed_build_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    lock = tmp_path / "py311_cpu" / "deepspeed_shm_comm" / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    refuse_stale_locks()
+    os.utime(lock, (0, 0))
+    with pytest.raises(ConfigError, match="deepspeed_shm_comm/lock is left over"):
+        refuse_stale_locks()
 
 
 def test_wrong_deepspeed_files_are_named(tmp_path):

@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,15 @@ SAMPLE_PROMPTS = [
 ]
 
 
-def stop_at_sigterm() -> Callable[[], bool]:
-    """Return a function that says whether the process was asked to end."""
+@contextmanager
+def stop_at_sigterm() -> Iterator[Callable[[], bool]]:
+    """Give a function that says whether the process was asked to end; afterwards SIGTERM acts as before."""
     asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    return lambda: bool(asked)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def as_launched(config: TrainConfig) -> TrainConfig:
@@ -136,13 +141,18 @@ class Run:
 
     def train(self, *, fresh: bool) -> None:
         """Go through the steps that are left."""
-        config, begin = self.config, 0 if fresh else self.resume()
+        begin = 0 if fresh else self.resume()
         if self.reporter is not None:
             self.reporter.close()
         self.reporter = self._reporter(begin)
         self._measure()
-        is_asked_to_stop = stop_at_sigterm()
-        batch = config.batch
+        with stop_at_sigterm() as is_asked_to_stop:
+            self._go(begin, is_asked_to_stop)
+        self.reporter.close()
+
+    def _go(self, begin: int, is_asked_to_stop: Callable[[], bool]) -> None:
+        assert self.reporter is not None
+        config, batch = self.config, self.config.batch
         capacity = batch.row_length * batch.num_rows * self.num_lanes
         for step in range(begin, config.schedule.steps):
             batches, names = self.read(step)
@@ -162,7 +172,6 @@ class Run:
                 self.sample(self.output / f"samples-{done:08d}.png")
             if is_last:
                 break
-        self.reporter.close()
 
     def _measure(self) -> None:
         """Find what the machine could do at best, for the share of it that is used (MFU)."""

@@ -7,6 +7,7 @@ ranks, at any stage, or without DeepSpeed, and no pickles of DeepSpeed's are rea
 import json
 import math
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ from training.ranks import Ranks
 __all__ = ["ZeroEngine", "read_settings", "start_deepspeed"]
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+LONGEST_BUILD_S = 900.0
 # What the run's own config says; a second word in DeepSpeed's file would contradict it or be without effect.
 OURS = {
     "train_batch_size": "batch.num_rows",
@@ -60,6 +62,18 @@ def read_settings(path: str) -> dict[str, Any]:
     return settings
 
 
+def refuse_stale_locks() -> None:
+    """Refuse to wait for ever on a lock that a build of DeepSpeed's own operators left behind when it was killed.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions")
+    for lock in folder.rglob("lock"):
+        if time.time() - lock.stat().st_mtime > LONGEST_BUILD_S:
+            raise ConfigError(f"{lock} is left over from a build that was killed, and would be waited for; delete it")
+
+
 def start_deepspeed(config: TrainConfig, precision: str) -> Any:
     """Join the other processes through Accelerate, with DeepSpeed's settings; return the accelerator.
 
@@ -68,6 +82,7 @@ def start_deepspeed(config: TrainConfig, precision: str) -> Any:
     """
     assert config.engine.config is not None
     settings = read_settings(config.engine.config)
+    refuse_stale_locks()
     is_cpu = not torch.cuda.is_available()
     os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1")):
