@@ -1,7 +1,8 @@
-"""Sound as principal components of its log-mel spectrogram, and back by Griffin-Lim: an autoencoder without a network.
+"""Sound as a few numbers per pair of log-mel frames, and back by Griffin-Lim.
 
+The numbers are principal components, which a small network may correct on both sides.
 B recordings, T samples, N frames of the spectrogram, K frequencies, M mel bands, L latents of G frames each,
-C channels.
+C channels, D width of the network.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ class LogMelConfig:
         fft_size: samples of a window, a multiple of 4; windows overlap by three quarters.
         bands: mel bands of a frame.
         frames_per_latent: neighbouring frames that become one latent.
+        width: of the network; 0 leaves it out.
+        num_blocks: residual blocks of its decoder.
         floor: magnitude that is added before the logarithm; a sine of amplitude 1 has magnitude 1.
         iterations: of Griffin-Lim.
         momentum: of Griffin-Lim, in [0, 1).
@@ -91,27 +94,59 @@ class LogMelConfig:
     fft_size: int = 1280
     bands: int = 128
     frames_per_latent: int = 2
-    floor: float = 1e-4
+    width: int = 0
+    num_blocks: int = 3
+    floor: float = 1e-3
     iterations: int = 32
     momentum: float = 0.99
 
     def __post_init__(self) -> None:
         is_whole = all(isinstance(value, int) and value > 0 for value in dataclasses.astuple(self)[:5])
-        if not is_whole or not 0 < self.latent_channels <= self.bands * self.frames_per_latent:
+        is_whole = is_whole and isinstance(self.width, int) and isinstance(self.num_blocks, int)
+        if (
+            not is_whole
+            or min(self.width, self.num_blocks) < 0
+            or not 0 < self.latent_channels <= self.bands * self.frames_per_latent
+        ):
             raise ValueError(f"{self} needs positive whole numbers, and no more channels than bands in a latent")
         if self.fft_size % OVERLAP or self.floor <= 0 or self.iterations < 0 or not 0 <= self.momentum < 1:
             raise ValueError(f"{self} needs fft_size in steps of {OVERLAP}, floor > 0 and momentum in [0, 1)")
 
 
+def _around(x: Tensor) -> Tensor:
+    """Put every latent between its neighbours: [B, L, D] -> [B, L, 3 D]."""
+    padded = F.pad(x, (0, 0, 1, 1))
+    return torch.cat([padded[:, :-2], padded[:, 1:-1], padded[:, 2:]], dim=-1)
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width)
+        self.wide, self.narrow = nn.Linear(3 * width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, L, D]
+        return x + self.narrow(F.silu(self.wide(_around(self.norm(x)))))
+
+
+def _zero(layer: nn.Linear) -> nn.Linear:
+    """Let a network's last layer start at zero, so that it changes nothing until it is trained."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class AutoencoderLogMel(nn.Module):
-    """Project groups of log-mel frames on a few directions; rebuild the frames, and a sound that has them.
+    """Turn groups of log-mel frames into a few numbers; rebuild the frames, and a sound that has them.
 
     Args:
-        config: the dials; `mean` and `components`, the directions, are the weights.
+        config: the dials. Weights are `mean`, `analysis` and `synthesis` (a linear map and its inverse on the space
+            that it keeps), and the network's, whose outputs are added to the linear ones.
     """
 
     mean: Tensor
-    components: Tensor
+    analysis: Tensor
+    synthesis: Tensor
     window: Tensor
     filters: Tensor
     shares: Tensor
@@ -124,7 +159,15 @@ class AutoencoderLogMel(nn.Module):
         self.samples_per_latent = self.hop * config.frames_per_latent
         numbers = config.frames_per_latent * config.bands
         self.register_buffer("mean", torch.zeros(numbers))
-        self.register_buffer("components", torch.eye(config.latent_channels, numbers))
+        self.register_buffer("analysis", torch.eye(config.latent_channels, numbers))
+        self.register_buffer("synthesis", torch.eye(config.latent_channels, numbers))
+        if config.width:
+            width, channels = config.width, config.latent_channels
+            last = _zero(nn.Linear(2 * width, channels))
+            self.encoder = nn.Sequential(nn.Linear(3 * numbers, 2 * width), nn.SiLU(), last)
+            blocks = [_Block(width) for _ in range(config.num_blocks)]
+            head = [nn.RMSNorm(width), _zero(nn.Linear(width, numbers))]
+            self.decoder = nn.Sequential(nn.Linear(channels, width), *blocks, *head)
         filters = mel_filters(config.bands, fft_size=config.fft_size, sample_rate=config.sampling_rate)
         self.register_buffer("window", torch.hann_window(config.fft_size), persistent=False)
         self.register_buffer("filters", filters, persistent=False)
@@ -183,13 +226,25 @@ class AutoencoderLogMel(nn.Module):
             spectrum, previous = direction * scale, rebuilt
         return self.sound(spectrum)
 
+    def compress(self, groups: Tensor) -> Tensor:
+        """Turn groups [B, L, G * M] into latents [B, L, C]."""
+        centred = groups - self.mean
+        latents = centred @ self.analysis.T
+        # Inputs of a network are best near 1; log-mel frames deviate by about 2.
+        return latents + self.encoder(_around(0.5 * centred)) if self.config.width else latents
+
+    def expand(self, latents: Tensor) -> Tensor:
+        """Turn latents [B, L, C] into groups [B, L, G * M]."""
+        groups = latents @ self.synthesis + self.mean
+        return groups + self.decoder(latents) if self.config.width else groups
+
     def encode(self, samples: Tensor) -> Tensor:
         """Compress samples [B, L * samples_per_latent] into [B, L, C]."""
-        return (self.groups(samples) - self.mean) @ self.components.T
+        return self.compress(self.groups(samples))
 
     def mel_of(self, latents: Tensor) -> Tensor:
         """Rebuild mel magnitudes [B, N, M] from latents [B, L, C]."""
-        return self.ungroup(latents @ self.components + self.mean)
+        return self.ungroup(self.expand(latents))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Rebuild samples [B, L * samples_per_latent] from latents [B, L, C]; the same latents sound the same."""
