@@ -3,7 +3,9 @@
 R rows of the cache, B rows of a forward pass, L new tokens in a row, H key-value heads, K head width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -65,29 +67,38 @@ class KVCache:
         assert length <= self.lengths[row], f"row {row} holds {self.lengths[row]} tokens, not {length}"
         self.lengths[row] = length
 
-    def view(self, rows: list[int], num_new: int) -> "CacheView":
-        """Prepare a pass that writes num_new tokens to each of the rows."""
+    def view(self, rows: Sequence[int], num_new: int, *, is_aligned: bool = False) -> "CacheView":
+        """Prepare a pass that writes num_new tokens to each of the rows.
+
+        Args:
+            rows: which ones.
+            num_new: tokens of the pass in each of them, padding included.
+            is_aligned: write to the same places in every row, behind the longest. It is faster, but what was
+                written cannot be committed.
+        """
         lengths = [self.lengths[row] for row in rows]
-        self.reserve(max(lengths) + num_new)
-        is_range = rows == list(range(rows[0], rows[0] + len(rows)))
-        index = slice(rows[0], rows[0] + len(rows)) if is_range else torch.tensor(rows, device=self.keys.device)
-        return CacheView(self, index, lengths, num_new)
+        longest = max(lengths)
+        self.reserve(longest + num_new)
+        starts = [longest] * len(lengths) if is_aligned else lengths
+        return CacheView(self, list(rows), lengths, starts, num_new)
 
 
 @dataclass(frozen=True)
 class CacheView:
-    """Some rows of a cache during one forward pass.
+    """Some rows of a cache during one or more forward passes.
 
     Attributes:
         cache: the cache.
         rows: which of its rows.
         lengths: tokens already held by each of them.
-        num_new: tokens this pass writes to each of them (padding included).
+        starts: where a pass writes in each of them.
+        num_new: tokens a pass writes to each of them (padding included).
     """
 
     cache: KVCache
-    rows: slice | Tensor
+    rows: list[int]
     lengths: list[int]
+    starts: list[int]
     num_new: int
 
     @property
@@ -95,38 +106,62 @@ class CacheView:
         """Return whether all rows hold equally many tokens, so that no mask has to hide a difference."""
         return min(self.lengths) == max(self.lengths)
 
+    @property
+    def num_keys(self) -> int:
+        """Return how many places a pass looks at."""
+        return max(self.lengths) + self.num_new
+
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write [B, H, L, K] behind what is held and return all keys and values, [B, H, L_keys, K]."""
-        end = max(self.lengths) + self.num_new
-        written = []
-        for store, new in ((self.cache.keys[layer], keys), (self.cache.values[layer], values)):
-            if self.is_even:
-                store[self.rows, :, end - self.num_new : end] = new.to(store.dtype)
+        for stores, slots, new in zip(self._stores, self._slots, (keys, values), strict=True):
+            if slots is not None:
+                slots[layer].copy_(new.detach())
             else:
-                for number, (row, length) in enumerate(zip(self._numbers(), self.lengths, strict=True)):
-                    store[row, :, length : length + self.num_new] = new[number].to(store.dtype)
-            written.append(store[self.rows, :, :end])
-        return written[0], written[1]
+                rows, places = self._places
+                stores[layer][rows, :, places] = new.detach().transpose(1, 2).to(self.cache.keys.dtype)
+        if self._range is not None:
+            return self._held[0][layer], self._held[1][layer]
+        rows = self._places[0].squeeze(1)
+        return self._held[0][layer][rows], self._held[1][layer][rows]
 
-    def _numbers(self) -> list[int]:
-        if isinstance(self.rows, slice):
-            return list(range(self.rows.start, self.rows.stop))
-        return [int(row) for row in self.rows]
+    @cached_property
+    def _range(self) -> slice | None:
+        """The rows as a slice, where they are evenly spaced: reading them copies nothing."""
+        step = self.rows[1] - self.rows[0] if len(self.rows) > 1 else 1
+        places = range(self.rows[0], self.rows[-1] + 1, step) if step > 0 else range(0)
+        return slice(places.start, places.stop, step) if list(places) == self.rows else None
+
+    @cached_property
+    def _stores(self) -> tuple[tuple[Tensor, ...], ...]:
+        return self.cache.keys.unbind(), self.cache.values.unbind()
+
+    @cached_property
+    def _held(self) -> tuple[tuple[Tensor, ...], ...]:
+        """Keys and values of each layer, of the rows where they are a range and of all rows otherwise."""
+        rows = self._range or slice(None)
+        return tuple(store[:, rows, :, : self.num_keys].unbind() for store in (self.cache.keys, self.cache.values))
+
+    @cached_property
+    def _slots(self) -> tuple[tuple[Tensor, ...] | None, ...]:
+        """Where the new keys and values of each layer go, where that is one slice."""
+        if self._range is None or min(self.starts) < max(self.starts):
+            return None, None
+        new = slice(self.starts[0], self.starts[0] + self.num_new)
+        return tuple(store[:, self._range, :, new].unbind() for store in (self.cache.keys, self.cache.values))
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """Rows [B, 1] and places [B, L] of the new tokens."""
+        device = self.cache.keys.device
+        starts = torch.tensor(self.starts, device=device).unsqueeze(1)
+        return torch.tensor(self.rows, device=device).unsqueeze(1), starts + torch.arange(self.num_new, device=device)
 
     def open_mask(self) -> Tensor | None:
         """Return the mask of new tokens that all see each other and all that is held; None where all is open."""
         if self.is_even:
             return None
-        return self.mask(
-            torch.ones(
-                len(self.lengths),
-                1,
-                self.num_new,
-                self.num_new,
-                dtype=torch.bool,
-                device=self.cache.keys.device,
-            )
-        )
+        shape = (len(self.lengths), 1, self.num_new, self.num_new)
+        return self.mask(torch.ones(shape, dtype=torch.bool, device=self.cache.keys.device))
 
     def mask(self, new: Tensor) -> Tensor:
         """Return who sees what, [B, 1, L, L_keys]: all that is held, and the new tokens by their own mask.
@@ -134,9 +169,8 @@ class CacheView:
         Args:
             new: the rule among the new tokens, [B, 1, L, L].
         """
-        end = max(self.lengths) + self.num_new
-        mask = torch.zeros(*new.shape[:3], end, dtype=torch.bool, device=new.device)
-        for number, length in enumerate(self.lengths):
+        mask = torch.zeros(*new.shape[:3], self.num_keys, dtype=torch.bool, device=new.device)
+        for number, (length, start) in enumerate(zip(self.lengths, self.starts, strict=True)):
             mask[number, ..., :length] = True
-            mask[number, ..., length : length + self.num_new] = new[number]
+            mask[number, ..., start : start + self.num_new] = new[number]
         return mask

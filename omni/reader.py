@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from omni.cache import KVCache
+from omni.decode import TextStep, text_step
 from omni.model import OmniModel
 from omni.sequence import FlatDocument, Medium, Segment, TextRun, pack
 
@@ -71,6 +72,7 @@ class Reader:
         self.model = model
         self.cache = KVCache(model.config, num_rows=num_rows, device=weight.device, dtype=weight.dtype)
         self.rows = [_Row() for _ in range(num_rows)]
+        self._text_step: TextStep | None = None
 
     def sync(self, rows: Sequence[int], documents: Sequence[Sequence[Segment]]) -> Tensor:
         """Make rows hold exactly these documents, keeping what they share with what is held.
@@ -87,6 +89,7 @@ class Reader:
                 shared += 1
             self._truncate(row, shared)
             missing.append(items[shared:])
+        self._text_step = text_step(self.model)
         return self.append(rows, missing)
 
     def _truncate(self, row: int, num_items: int) -> None:
@@ -101,6 +104,9 @@ class Reader:
         Returns:
             logits after the last token of each, [R, V].
         """
+        ids = [more[0] for more in items if len(more) == 1 and isinstance(more[0], int)]
+        if self._text_step is not None and len(ids) == len(items):
+            return self._append_ids(self._text_step, rows, ids)
         flats = [self._flatten(row, more) for row, more in zip(rows, items, strict=True)]
         length = max(map(len, flats))
         batch = pack([[flat] for flat in flats], length=length)
@@ -108,11 +114,26 @@ class Reader:
         batch = batch.to(device)
         ends = [number * length + len(flat) - 1 for number, flat in enumerate(flats)]
         batch.logit_index = torch.tensor(ends, device=device)
-        view = self.cache.view(list(rows), length)
+        view = self.cache.view(rows, length)
         mask = None if length == 1 and view.is_even else "rule"
         logits = self.model(batch, cache=view, mask=mask).logits
         for row, flat in zip(rows, flats, strict=True):
             self.cache.commit(row, len(flat))
+        return logits
+
+    def _append_ids(self, step: TextStep, rows: Sequence[int], ids: Sequence[int]) -> Tensor:
+        """Read one id into each row."""
+        if not step.is_current():
+            self._text_step = text_step(self.model)
+            return self.append(rows, [[token] for token in ids])
+        held = [self.rows[row] for row in rows]
+        logits = step(ids, [int(row.position[0]) for row in held], self.cache.view(rows, 1))
+        for number, row, token in zip(rows, held, ids, strict=True):
+            position, film_start = row.position
+            row.items.append(token)
+            row.lengths.append(self.cache.lengths[number] + 1)
+            row.positions.append((position + 1, film_start))
+            self.cache.commit(number, 1)
         return logits
 
     def _flatten(self, row: int, items: Sequence[Item]) -> FlatDocument:
@@ -147,7 +168,7 @@ class Reader:
             flat.add_block(block, config, copy=1, slot=1)
             flats.append([flat])
         batch = pack(flats, sample_sigma=torch.zeros_like).to(self.cache.keys.device)
-        view = self.cache.view(list(rows), blocks[0].num_tokens)
+        view = self.cache.view(rows, blocks[0].num_tokens, is_aligned=True)
         mask = view.open_mask()
         streams = [config.stream_of[grid.modality] for grid in blocks[0].grids]
         is_made = torch.stack([torch.cat([~grid.is_given for grid in block.grids]) for block in blocks])

@@ -20,6 +20,7 @@ from omni.guidance import GuidanceConfig
 from omni.losses import loss_counts, loss_sums
 from omni.masks import dense_mask
 from omni.sequence import FlatDocument, Grid, Medium, PackedBatch, Segment, TextRun, flatten, pack
+from omni.studio import Studio
 from omni.text import CONTROL_TOKENS
 from training.engine import best_precision
 
@@ -176,7 +177,9 @@ def our_generator(device: str) -> tuple[Generator, list[Segment]]:
     codecs: Any = {"vision": NoCodec()}
     tokenizer: Any = PlainTokenizer()
     model = OmniModel(our_config()).to(device).eval()
-    return Generator(model, tokenizer, codecs), [TextRun(tuple(random_ids(TEXT_LENGTHS[0]).tolist()))]
+    limits = {"max_block_tokens": BLOCK_TOKENS, "max_video_tokens": BLOCK_TOKENS, "max_audio_tokens": 1}
+    studio = Studio(model.config, codecs, ChatTemplate(tokenizer.control), **limits)
+    return Generator(model, tokenizer, studio), [TextRun(tuple(random_ids(TEXT_LENGTHS[0]).tolist()))]
 
 
 def our_picture(device: str) -> Variants:
