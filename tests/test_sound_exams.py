@@ -7,6 +7,7 @@ import pytest
 
 from omni.parts import Audio, Text, Video
 from omni.pipeline import Reply
+from training.exams.listening import errors_in_row, heard_words
 from training.exams.room import Room, words_of
 from training.exams.sounds import LABELS, SOUND_EXAMS, melody
 from training.scores import Score, figures
@@ -93,3 +94,19 @@ def test_melody_leaves_out_overtones_and_echoes():
 
 def test_melody_hears_a_wrong_order():
     assert melody([(0.1, 62), (0.5, 60)], "piano") == [62, 60]
+
+
+@pytest.mark.parametrize(
+    ("heard", "errors"),
+    [
+        ("a red fox three owls hello", [0, 0, 0]),
+        ("a great fox three owls hello", [1, 0, 0]),
+        ("fox three owls hello", [2, 0, 0]),
+        ("a red fox hello", [0, 2, 0]),
+        ("a red fox 3 owls oh hello well", [0, 1, 1]),
+        ("", [3, 2, 1]),
+    ],
+)
+def test_errors_in_row_belong_to_their_recording(heard, errors):
+    truths = [["a", "red", "fox"], ["three", "owls"], ["hello"]]
+    assert errors_in_row(truths, heard_words(heard)) == errors

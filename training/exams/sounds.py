@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omni.parts import Audio
+from training.exams.listening import errors_in_row, hear_in_rows, heard_words
 from training.exams.room import Pixels, Room, collect, next_of_same, shape_of, split_name, words_of
 from training.judges.fetched import mono, resample
 from training.judges.notes import notes_of
 from training.judges.onsets import matched, onsets_of
 from training.judges.sounds import classify
-from training.judges.speech import transcribe, word_error
-from training.judges.speech import words_of as spoken_words
 from training.judges.tracks import impact_frames
 from training.scores import Score
 from training.world.conversation import Example
@@ -134,27 +133,28 @@ def _kind(example: Example) -> str:
 
 
 def _words(example: Example) -> list[str]:
-    return spoken_words(example.truth["recordings"][0]["words"])
+    return heard_words(example.truth["recordings"][0]["words"])
 
 
 def speech(room: Room, count: int) -> tuple[list[Score], Shown]:
     """Examine speaking: how many of the words a listener gets wrong, as a share of those to be said.
 
-    The measure is an error: every word is one judgement, "right" where it is wrongly heard, left out or put in.
+    The measure is an error: every word is one judgement, "right" where it is wrongly heard or left out, or one is
+    put in. Shuffled, what was heard is compared with the words of another.
     """
     examples = _both_splits(room, "speech", count)
-    made, real = _sounded(room, examples, "speech"), _true_sounds(room, examples)
-    heard = {name: [spoken_words(transcribe(one)) for one in them] for name, them in (("own", made), ("real", real))}
+    own = hear_in_rows(_sounded(room, examples, "speech"))
+    real = hear_in_rows(_true_sounds(room, examples))
+    plain = range(len(examples))
+    others = [(number + len(examples) // 2) % len(examples) for number in plain]  # of another row
     scores = []
-    for place in range(max(len(_words(example)) for example in examples)):
-        long = [number for number, example in enumerate(examples) if place < len(_words(example))]
-        answers = {name: [them[number] for number in long] for name, them in heard.items()}
-        scores += _judged(
-            "speech/wer",
-            [examples[number] for number in long],
-            answers,
-            lambda example, words, place=place: place < word_error(_words(example), words),
-        )
+    for kind, rows, numbers in (("", own, plain), ("real", real, plain), ("shuffled", own, others)):
+        for row, heard in rows:
+            truths = [_words(examples[numbers[number]]) for number in row]
+            for number, truth, errors in zip(row, truths, errors_in_row(truths, heard), strict=True):
+                keys = tuple(examples[number].truth["keys"])
+                split = kind or split_name(keys)
+                scores += [Score("speech/wer", split, keys, place < errors) for place in range(len(truth)) if split]
     return scores, []
 
 

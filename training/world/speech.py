@@ -78,7 +78,7 @@ def sample_saying(rng: random.Random, split: Split | None = "train", *, voice: s
     Args:
         start: how the line begins, "draw a".
     """
-    voice = voice or rng.choices(tuple(VOICES), (2, 1))[0]
+    voice = voice or rng.choice(tuple(VOICES))
     return Saying(voice, rng.choice(lines_of(voice, split, start=start)))
 
 
