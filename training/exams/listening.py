@@ -53,8 +53,8 @@ def errors_in_row(truths: Sequence[Sequence[str]], heard: Sequence[str]) -> list
 
     Args:
         truths: the words of each recording.
-        heard: the words heard in the whole row, aligned with the truth by the fewest errors; a word put in counts where the
-            word before it belongs.
+        heard: the words heard in the whole row, aligned with the truth by the fewest errors; a word put in counts
+            where the word before it belongs.
     """
     words = [word for truth in truths for word in truth]
     owner = [number for number, truth in enumerate(truths) for _ in truth]
