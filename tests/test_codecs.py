@@ -196,3 +196,52 @@ def test_shipped_codec_has_latents_of_unit_variance_and_a_true_preview():
     assert latents.std((0, 1, 2, 3)).sub(1).abs().max() < 0.3
     small = pixels.float().unflatten(2, (8, 8)).unflatten(4, (8, 8)).mean((3, 5))
     assert (codec.preview(latents).float() - small).abs().mean() < 16
+
+
+def test_clip_path_equals_the_piece_by_piece_path(film_codec: VisionCodec) -> None:
+    """Whole clips at once, pieces carried over, and a film decoded as it comes give the same numbers."""
+    from omni.codecs.clips import ClipPath
+
+    generator = torch.Generator().manual_seed(0)
+    wan = film_codec.autoencoder
+    clips = torch.rand(2, 13, 3, 32, 48, generator=generator) * 2 - 1
+    latents = torch.randn(2, 4, 4, 4, 6, generator=generator)
+    with torch.no_grad():
+        moments = wan.encode(clips.transpose(1, 2)).latent_dist.parameters.transpose(1, 2)
+        torch.testing.assert_close(ClipPath(wan).encode(clips), moments, atol=1e-4, rtol=1e-4)
+        pixels = wan.decode(latents.transpose(1, 2)).sample.transpose(1, 2)
+        torch.testing.assert_close(ClipPath(wan).decode(latents).clamp(-1, 1), pixels, atol=1e-4, rtol=1e-4)
+
+
+def test_film_decoder_equals_decoding_at_once(film_codec: VisionCodec) -> None:
+    latents = torch.randn(1, 5, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    decoder = film_codec.film_decoder()
+    pieces = torch.cat([decoder.decode(latents[:, a:b]) for a, b in ((0, 1), (1, 3), (3, 5))], dim=1)
+    whole = film_codec.decode(latents)
+    assert pieces.shape == whole.shape == (1, 17, 32, 32, 3) and decoder.num_latents == 5
+    assert (pieces.int() - whole.int()).abs().max() <= 1
+
+
+def test_two_films_are_decoded_side_by_side(film_codec: VisionCodec) -> None:
+    """What a film remembers is its own."""
+    generator = torch.Generator().manual_seed(2)
+    films = [torch.randn(1, 3, 4, 4, 4, generator=generator) for _ in range(2)]
+    decoders = [film_codec.film_decoder() for _ in films]
+    pieces: list[list[torch.Tensor]] = [[], []]
+    for step in range(3):
+        for number, film in enumerate(films):
+            pieces[number].append(decoders[number].decode(film[:, step : step + 1]))
+    for film, mine in zip(films, pieces, strict=True):
+        assert (torch.cat(mine, dim=1).int() - film_codec.decode(film).int()).abs().max() <= 1
+
+
+def test_first_latent_depends_on_the_first_frame_alone(film_codec: VisionCodec) -> None:
+    generator = torch.Generator().manual_seed(3)
+    clip = torch.randint(0, 256, (1, 9, 32, 32, 3), generator=generator, dtype=torch.uint8)
+    other = torch.cat(
+        [clip[:, :1], torch.randint(0, 256, (1, 8, 32, 32, 3), generator=generator, dtype=torch.uint8)], 1
+    )
+    first = film_codec.encode(clip)
+    torch.testing.assert_close(first[:, :1], film_codec.encode(other)[:, :1])
+    torch.testing.assert_close(first[:, :1], film_codec.encode(clip[:, :1]), atol=1e-4, rtol=1e-4)
+    assert film_codec.frames_per_latent == 4

@@ -15,10 +15,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from omni.codecs.clips import ClipPath
 from omni.codecs.frames import FramePath
 from omni.errors import CheckpointError, InputError
 
 __all__ = ["CodecConfig", "FilmDecoder", "VisionCodec"]
+
+MAX_CLIP_PIXELS = 2**22  # of all clips of a call
 
 CONFIG_FILE = "codec_config.json"
 # The first is what we write; the second is what diffusers writes, so that its folders drop in.
@@ -163,6 +166,7 @@ class VisionCodec(nn.Module):
         self.spatial_factor = 64 // trial.shape[2]
         self.channels = trial.shape[-1]
         self._frames_per_latent: int | None = None
+        self._clips: ClipPath | None = None
         mean, std = _statistics(config, autoencoder.config, self.channels)
         self.register_buffer("latents_mean", mean, persistent=False)
         self.register_buffer("latents_std", std, persistent=False)
@@ -276,10 +280,23 @@ class VisionCodec(nn.Module):
         if self.frames is not None and pixels.shape[1] == 1:
             moments = self.frames.encode(pixels[:, 0].permute(0, 3, 1, 2))
             return moments.chunk(2, dim=1)[0].permute(0, 2, 3, 1)[:, None]
+        if self._fits_clip_path(pixels.shape[:4].numel()):
+            whole = 1 + (pixels.shape[1] - 1) // 4 * 4
+            moments = self._clip_path().encode(pixels[:, :whole].permute(0, 1, 4, 2, 3))
+            return moments.chunk(2, dim=2)[0].permute(0, 1, 3, 4, 2)
         if self.is_video:
             return self._latents_of(pixels.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
         latents = self._latents_of(pixels.flatten(0, 1).permute(0, 3, 1, 2))
         return latents.permute(0, 2, 3, 1).unflatten(0, pixels.shape[:2])
+
+    def _fits_clip_path(self, num_pixels: int) -> bool:
+        """Whether clips are small enough to be held as a whole; the class's own path goes piece by piece."""
+        return self.frames is not None and num_pixels <= MAX_CLIP_PIXELS
+
+    def _clip_path(self) -> ClipPath:
+        if self._clips is None:
+            self._clips = ClipPath(self.autoencoder)
+        return self._clips
 
     def _latents_of(self, pixels: Tensor) -> Tensor:
         encoded = self.autoencoder.encode(pixels.to(self.autoencoder.dtype), return_dict=False)[0]
@@ -288,6 +305,8 @@ class VisionCodec(nn.Module):
     def _rebuild(self, latents: Tensor) -> Tensor:  # [B, F', H', W', C] -> [B, F, H, W, 3]
         if self.frames is not None and latents.shape[1] == 1:
             return self.frames.decode(latents[:, 0].permute(0, 3, 1, 2)).permute(0, 2, 3, 1)[:, None]
+        if self._fits_clip_path(latents.shape[:4].numel() * 4 * self.spatial_factor**2):
+            return self._clip_path().decode(latents.permute(0, 1, 4, 2, 3)).permute(0, 1, 3, 4, 2)
         if self.is_video:
             return self._pixels_of(latents.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
         pixels = self._pixels_of(latents.flatten(0, 1).permute(0, 3, 1, 2))
