@@ -169,10 +169,8 @@ class Followed:
     def paths(self) -> list[list[Spot]]:
         """Where each thing is."""
         sizes = [boxes[self.first][2] for boxes in film_boxes(self.truth)]
-        return [
-            self.tracker.follow(actor.concept, actor.style, size)
-            for actor, size in zip(self.truth.actors, sizes, strict=True)
-        ]
+        actors = zip(self.truth.actors, sizes, strict=True)
+        return self.tracker.follow_all([(actor.concept, actor.style, size) for actor, size in actors])
 
     @cached_property
     def verb(self) -> str:

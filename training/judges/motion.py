@@ -29,16 +29,19 @@ Pixels = NDArray[np.uint8]
 
 # A thing is looked for larger and smaller than it begins by these factors, and turned by these angles.
 FACTORS = (0.4, 0.45, 0.51, 0.57, 0.64, 0.72, 0.8, 0.89, 1.0, 1.12, 1.26, 1.41, 1.58, 1.7)
-COARSE = (0.6, 1.0, 1.45)  # first, everywhere
+COARSE = (1.0, 0.6, 1.45)  # first, everywhere, and turned
 REACH = 6  # then, so many pixels around the best place
 ANGLES = tuple(15.0 * step for step in range(24))
 # Another size or angle than the usual one must explain more by this factor.
 MARGIN = 1.03
+PREFERENCE = 1.1
 # Fainter than this, a thing has no place of its own: it stays where it was.
 FAINT = 0.25
 NUM_CHOICES = 20
 # What a codec does to a picture shifts the middle of a thing by at most this share of the shorter side.
 STILL = 0.05
+# What rolls is turned by this much, in degrees.
+LEAST_TURN = 22.0
 # What goes round goes this far down and across, at least.
 ROUND = 0.12
 
@@ -156,18 +159,22 @@ class Tracker:
             found.append(Match(gain, sprite, row + top + half, column + left + half, opacity))
         return found
 
-    def _search(
-        self, concept: str, style: str, size: int, *, factors: Sequence[float] = COARSE
-    ) -> list[tuple[float, float]]:
-        """Where in each frame the upright sprite, in a few sizes, fits best."""
+    def _search(self, banks: Sequence[Tensor]) -> list[tuple[float, float]]:
+        """Where in each frame any of some sprites fits best, to two pixels, at half the size."""
         best = [(-1.0, self.height / 2, self.width / 2)] * len(self.rest)
-        for one in dict.fromkeys(min(self.height, self.width, round(size * factor)) for factor in factors):
-            gains, _ = _matches(self.rest, self.ground[:1], _bank((concept,), style, one, (0.0,)))
+        for bank in banks:
+            half = F.avg_pool2d(bank, 2, ceil_mode=True, count_include_pad=False)
+            side = half.shape[-1]
+            margins = (side // 2,) * 4
+            rest = F.pad(F.avg_pool2d(self.rest, 2), margins)
+            ground = F.pad(F.avg_pool2d(self.ground[:1], 2), margins, mode="replicate")
+            gains, _ = _matches(rest, ground, half)
             for frame, index in enumerate(gains.flatten(1).argmax(dim=1).tolist()):
-                row, column = divmod(index, gains.shape[-1])
-                gain = float(gains[frame, 0, row, column])
-                if gain > best[frame][0]:
-                    best[frame] = (gain, row + one / 2, column + one / 2)
+                sprite, row, column = (int(number) for number in np.unravel_index(index, gains.shape[1:]))
+                gain, shift = float(gains[frame, sprite, row, column]), bank.shape[-1] / 2 - 2 * margins[0]
+                # What is upright and of its size comes first: a turned sprite may resemble another thing.
+                if gain > PREFERENCE * best[frame][0]:
+                    best[frame] = (gain, 2 * row + shift, 2 * column + shift)
         return [(row, column) for _, row, column in best]
 
     @torch.inference_mode()
@@ -179,7 +186,8 @@ class Tracker:
             style: how it is drawn.
             size: its side in the first frame, in pixels.
         """
-        middles = self._search(concept, style, size)
+        coarse = [_bank((concept,), style, max(4, round(size * factor)), (0.0,)) for factor in COARSE]
+        middles = self._search([*coarse, _bank((concept,), style, size, ANGLES[::2])])
         sizes = dict.fromkeys(min(self.height, self.width, max(4, round(size * factor))) for factor in FACTORS)
         scaled = {one: self._best(_bank((concept,), style, one, (0.0,)), middles) for one in sizes}
         turned = self._best(_bank((concept,), style, size, ANGLES), middles)
@@ -199,13 +207,23 @@ class Tracker:
     @torch.inference_mode()
     def follow_upright(self, concept: str, style: str, size: int) -> list[Spot]:
         """Find a sprite that keeps its size, is never turned and never faint; much quicker than `follow`."""
-        bank = _bank((concept,), style, size, (0.0,))
-        matches = self._best(bank, self._search(concept, style, size, factors=(1.0,)))
-        energies = self.energy.clamp(min=1e-6).tolist()
-        return [
-            Spot(match.row, match.column, size, 0.0, match.opacity, match.gain / energy)
-            for match, energy in zip(matches, energies, strict=True)
-        ]
+        gains, opacities = _matches(self.rest, self.ground[:1], _bank((concept,), style, size, (0.0,)))
+        spots = []
+        for frame, index in enumerate(gains.flatten(1).argmax(dim=1).tolist()):
+            row, column = divmod(index, gains.shape[-1])
+            gain, opacity = (float(values[frame, 0, row, column]) for values in (gains, opacities))
+            explained = gain / max(float(self.energy[frame]), 1e-6)
+            spots.append(Spot(row + size / 2, column + size / 2, size, 0.0, opacity, explained))
+        return spots
+
+    def follow_all(self, things: Sequence[tuple[str, str, int]]) -> list[list[Spot]]:
+        """Find things in every frame; several of them are taken to stay upright, or one would pass for another.
+
+        Args:
+            things: concept, style and size of each.
+        """
+        follow = self.follow if len(things) == 1 else self.follow_upright
+        return [follow(*thing) for thing in things]
 
     @torch.inference_mode()
     def is_kept(self, spots: Sequence[Spot], concept: str, style: str, *, seed: str) -> list[bool]:
@@ -240,6 +258,12 @@ def place_of(spot: Spot, height: int, width: int) -> str:
 def _turns(angles: NDArray[np.float64]) -> NDArray[np.float64]:
     """Steps from angle to angle, within half a turn."""
     return (np.diff(angles) + 180) % 360 - 180
+
+
+def _smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Replace each value between two others by the median of the three."""
+    inner = np.median(np.stack([values[:-2], values[1:-1], values[2:]]), axis=0)
+    return np.concatenate([values[:1], inner, values[-1:]])
 
 
 def _has_reversal(values: NDArray[np.float64], least: float) -> bool:
@@ -287,16 +311,20 @@ def verb_of(spots: Sequence[Spot], height: int, width: int, other: Sequence[Spot
     if not 0.87 <= sizes[-1] / sizes[0] <= 1.15:
         return "grows" if sizes[-1] > sizes[0] else "shrinks"
     reach_down, reach_across = (float(np.ptp(values)) for values in (rows, columns))
-    turns = _turns(np.array([spot.angle for spot in spots]))
-    if reach_across >= 2 and reach_down <= least and abs(columns[-1] - columns[0]) <= least:
+    angles = np.array([spot.angle for spot in spots])
+    turns, tilts = _turns(angles), (angles + 180) % 360 - 180
+    is_tilted = np.median(np.abs(tilts)) >= LEAST_TURN
+    if reach_across >= 2 and reach_down <= least and not is_tilted:
         steps = np.diff(columns)
-        swings = int((steps[1:] * steps[:-1] < 0).sum())
-        if swings >= max(2, 0.4 * len(steps)):
+        if (steps[1:] * steps[:-1] < 0).sum() >= max(2, 0.6 * (len(steps) - 1)):
             return "shakes"
+    # A single frame in which something else was found is no motion.
+    rows, columns = _smoothed(rows), _smoothed(columns)
+    reach_down, reach_across = (float(np.ptp(values)) for values in (rows, columns))
     if min(reach_down, reach_across) > ROUND * min(height, width):
         return "orbits"
     if reach_across > max(least, reach_down):
-        is_turned = abs(turns.sum()) >= 35 and (np.abs(turns) > 0).sum() >= 3
+        is_turned = abs(turns.sum()) >= LEAST_TURN or is_tilted
         return "rolls" if is_turned else "slides left" if columns[-1] < columns[0] else "slides right"
     if reach_down > least:
         return _vertical(rows, least)
@@ -314,7 +342,7 @@ def film_verb(frames: Pixels, things: Sequence[Found]) -> tuple[str, list[Spot],
         the verb; where the first thing is; and the tracker.
     """
     tracker = Tracker(frames)
-    paths = [tracker.follow(thing.concept, thing.style, thing.box[2]) for thing in things[:2]]
+    paths = tracker.follow_all([(thing.concept, thing.style, thing.box[2]) for thing in things[:2]])
     if not paths:
         return "", [], tracker
     return verb_of(paths[0], *frames.shape[1:3], other=paths[1] if len(paths) > 1 else ()), paths[0], tracker
