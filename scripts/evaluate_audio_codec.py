@@ -26,7 +26,7 @@ CARD = """# Audio codec `{name}`
 16 kHz mono sound as {channels} numbers, {rate:g} times a second, and back. `AutoencoderLogMel` of `omni/codecs/mel.py`:
 two neighbouring frames of {bands} log-mel bands, projected on their {channels} principal components and scaled to unit
 variance. The way back is a Griffin-Lim that imposes the sums over the bands and leaves the rest to the sound itself; it
-starts without chance, so that the same latents always sound the same. There is no network in it.
+starts without chance, so that the same latents always sound the same. A small network corrects the components.
 
 * Fitted by `python -m training.codecs.audio configs/train/audio_codec.yaml` on speech, music and named sounds of the
   omni world (`training/world`), training combinations only; their sources are in DATA_SOURCES.md.
