@@ -105,6 +105,19 @@ def test_resumed_equals_uninterrupted_bit_for_bit(settings, tmp_path):
         assert torch.equal(mine, theirs)
 
 
+def test_checkpoint_of_one_loader_still_resumes(settings, tmp_path):
+    """Before there were lanes, the state of the only loader stood under its own name."""
+    train(settings)
+    whole = final_weights(settings)
+    middle = load_checkpoint(tmp_path / "run" / "step-00000004")
+    middle["loader"] = middle.pop("lanes")[0]
+    older = settings.model_copy(update={"output": str(tmp_path / "older")})
+    save_checkpoint(tmp_path / "older", middle, step=4, keep=2)
+    train(older)
+    resumed = final_weights(older)
+    assert all(torch.equal(weight, resumed["model"][name]) for name, weight in whole["model"].items())
+
+
 def test_loader_deals_every_document_once_an_epoch_and_resumes(settings, tokenizer):
     model = new_model(settings, tokenizer)
     loader = loader_of(settings, model, tokenizer)

@@ -91,11 +91,14 @@ def start_deepspeed(config: TrainConfig, precision: str) -> Any:
     if is_cpu:
         os.environ["DS_ACCELERATOR"] = "cpu"
     try:
-        import deepspeed  # noqa: F401
+        import deepspeed
         from accelerate import Accelerator, DeepSpeedPlugin
         from accelerate.utils import InitProcessGroupKwargs
     except ImportError as error:
         raise ConfigError("engine.kind deepspeed needs deepspeed and accelerate; pip install deepspeed") from error
+    if is_cpu:
+        # Or it would compile, for minutes, an operator that only its inference uses.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     settings |= {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": config.batch.accumulation,
