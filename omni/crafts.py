@@ -83,10 +83,14 @@ class Crafts:
                 was made for where left out.
             seed, settings: as in image.
         """
-        forced = self._film_headers(seconds, size, sound, block_frames)
-        shape = {} if seconds is not None else {"shape": self.rows_and_columns(size, "video")}
+        if sound:
+            self.studio.audio()  # a model without sound says so
+        forced = self._film_headers(seconds, size, block_frames)
+        settled: dict[str, Any] = {"sound": sound}
+        if seconds is None:
+            settled["shape"] = self.rows_and_columns(size, "video")
         asked = [_asked(one) for one in _as_list(prompt)]
-        return self._each(prompt, asked, forced, Video, seed, settings, shape)
+        return self._each(prompt, asked, forced, Video, seed, settings, settled)
 
     def audio(self, prompt: Any, *, seconds: float | None = None, seed: Any = None, **settings: Any) -> Any:
         """Say, play or sound something, or one recording for each prompt of a list.
@@ -179,8 +183,8 @@ class Crafts:
         forced = []
         for one in images:
             rows, columns = self._shape_of(one)
-            forced.append(self._film_headers(seconds, (rows * side, columns * side), sound, None))
-        return self._each(image, asked, forced, Video, seed, settings)
+            forced.append(self._film_headers(seconds, (rows * side, columns * side), None))
+        return self._each(image, asked, forced, Video, seed, settings, {"sound": sound})
 
     def continue_(self, video: Any, *, seconds: float = 2.0, seed: Any = None, **settings: Any) -> Any:
         """Go on with a film, or with each of a list; what is returned is the new part.
@@ -236,14 +240,12 @@ class Crafts:
         side = self.studio.token_side()
         return height // side, width // side
 
-    def _film_headers(
-        self, seconds: float | None, size: Any, sound: bool | None, block_frames: int | None
-    ) -> tuple[Forced, ...]:
+    def _film_headers(self, seconds: float | None, size: Any, block_frames: int | None) -> tuple[Forced, ...]:
         """Return the headers of a film: the first block, and those that go on with it."""
         rows, columns = self.rows_and_columns(size, "video")
         if seconds is None:
-            if sound is not None or block_frames is not None:
-                raise ConfigError("sound and block_frames need to know the length: give seconds too")
+            if block_frames is not None:
+                raise ConfigError("block_frames needs to know the length: give seconds too")
             return (Forced("video", ()),)
         clock = self.studio.clock(DEFAULT_FPS)
         num_frames = max(1, round(_positive("seconds", seconds) * DEFAULT_FPS))
@@ -252,9 +254,7 @@ class Crafts:
         first = min(total, most if block_frames is None else block_frames)
         if block_frames is not None and not 1 <= block_frames <= most:
             raise ConfigError(f"block_frames is {block_frames}; give 1 to {most} latent frames of this size")
-        numbers: tuple[int, ...] = (first, rows, columns, DEFAULT_FPS)
-        if sound is not None:
-            numbers = (*numbers, clock.sound_latents(first) if sound else 0)
+        numbers = (first, rows, columns, DEFAULT_FPS)
         later = self._continuing(total - first, rows * columns, block_frames)
         return (Forced("video", numbers), *later)
 

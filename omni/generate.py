@@ -46,6 +46,7 @@ class GenerationSettings:
         max_video_tokens: latent tokens of one block of a film at most.
         max_audio_tokens: latents of one recording, or of one block's sound, at most.
         shape: the only (rows, columns) allowed of pictures and films; the model's choice where None.
+        sound: whether films have sound; the model's choice where None.
         previews: whether to yield MediaPreview.
 
     Raises:
@@ -63,6 +64,7 @@ class GenerationSettings:
     max_video_tokens: int = 256
     max_audio_tokens: int = 128
     shape: tuple[int, int] | None = None
+    sound: bool | None = None
     previews: bool = False
 
     def __post_init__(self) -> None:
@@ -82,6 +84,8 @@ class GenerationSettings:
         shape = self.shape if self.shape is not None else (1, 1)
         if len(shape) != 2 or not all(isinstance(number, int) and 1 <= number <= LARGEST_NUMBER for number in shape):
             raise ConfigError(f"shape is {shape!r}; give (rows, columns) of a picture, each from 1 to {LARGEST_NUMBER}")
+        if self.sound not in (None, True, False):
+            raise ConfigError(f"sound is {self.sound!r}; give True, False, or None for the model's choice")
         if self.solver not in SOLVERS:
             raise ConfigError(f"solver is {self.solver!r}; choose one of {', '.join(SOLVERS)}")
         if not isinstance(self.guidance, GuidanceConfig):
@@ -263,7 +267,11 @@ class Generator:
         film = continued_film(talk.document)
         if talk.header:
             limits = ShapeLimits(
-                settings.max_block_tokens, settings.max_video_tokens, settings.max_audio_tokens, settings.shape
+                settings.max_block_tokens,
+                settings.max_video_tokens,
+                settings.max_audio_tokens,
+                settings.shape,
+                settings.sound,
             )
             going_on = film if talk.header[0] == self.template.kinds["continue"] else []
             numbers = self.grammar.legal_numbers(talk.header, going_on, limits)

@@ -27,12 +27,14 @@ class ShapeLimits:
         max_video_tokens: latent tokens of one block of a film.
         max_audio_tokens: latents of one recording, or of the sound of one block of a film.
         size: the only (rows, columns) allowed; the model's choice where None.
+        sound: whether films have sound; the model's choice where None.
     """
 
     max_block_tokens: int
     max_video_tokens: int
     max_audio_tokens: int
     size: tuple[int, int] | None = None
+    sound: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Grammar:
         said = self.template.read_header(header)
         field = HEADER_FIELDS[kind][len(said)]
         if field == "fps":
-            return list(range(1, MAX_FPS + 1))
+            return self._legal_rates(said["frames"], limits)
         if field == "sound":
             return self._legal_sounds(kind, said, film, limits)
         if field in ("rows", "columns") and limits.size is not None:
@@ -85,6 +87,14 @@ class Grammar:
                 room = min(room, limits.max_video_tokens // said["frames"])
             room //= said.get("rows", 1)
         return list(range(1, min(max(room, 1), LARGEST_NUMBER) + 1))
+
+    def _legal_rates(self, frames: int, limits: ShapeLimits) -> list[int]:
+        """Any rate; where sound is asked for, those at which the film is short enough for it."""
+        rates = list(range(1, MAX_FPS + 1))
+        if not limits.sound:
+            return rates
+        most = min(limits.max_audio_tokens, LARGEST_NUMBER)
+        return [fps for fps in rates if self.clock(fps).sound_latents(frames) <= most] or rates[-1:]
 
     def _legal_sounds(
         self, kind: str, said: Mapping[str, int], film: Sequence[Medium], limits: ShapeLimits
@@ -99,7 +109,7 @@ class Grammar:
             return [0]
         if film:
             return [exact if len(film[0].grids) > 1 else 0]
-        return [0, exact]
+        return [0, exact] if limits.sound is None else [exact if limits.sound else 0]
 
     def fps_of(self, film: Sequence[Medium]) -> int:
         """Return the frames per second of a film."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["World"]
 
-PLAY_SYSTEM, PLAY_REQUEST = "play", "Let me play with {prompt}."
+PLAY_REQUEST = "Let me play with {prompt}."
 MAX_SEED = 2**31
 
 
@@ -57,7 +57,7 @@ class World:
         self._settings = settings
         self._num_blocks = 0
         self._reader = Reader(omni.model, num_rows=len(Branch))
-        turns = [Turn("system", (PLAY_SYSTEM,)), Turn("user", (PLAY_REQUEST.format(prompt=prompt),))]
+        turns = [Turn("user", (PLAY_REQUEST.format(prompt=prompt),))]
         document = to_document(turns, tokenizer=omni.tokenizer, template=omni.template)
         self._document: list[Segment] = open_reply(document, omni.template)
         self.first = self._go_on(Forced("video", (1, *shape, DEFAULT_FPS, 0)))

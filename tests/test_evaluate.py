@@ -201,8 +201,12 @@ def test_phrasings_share_no_template_with_training() -> None:
 
 def test_unknown_task_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="'drawing'.*text_to_image"):
-        chosen_tasks("drawing")
-    assert chosen_tasks("edit, modality") == ["edit", "modality"]
+        chosen_tasks("drawing", ["image"])
+    assert chosen_tasks("edit, modality", ["image"]) == ["edit", "modality"]
+    assert "text_to_video" not in chosen_tasks("", ["image"]) and "edit" in chosen_tasks("", ["image"])
+    assert "audio_video" in chosen_tasks("", ["image", "video", "audio"])
+    with pytest.raises(ConfigError, match="has no audio"):
+        chosen_tasks("speech", ["image", "video"])
 
 
 def test_command_line_says_what_is_wrong_in_one_line(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ shuffled requests. --json writes the same shares as a flat object of task/measur
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +30,15 @@ DEFAULT_COUNTS = {
     "text_to_image": 480, "caption_image": 320, "edit": 320, "modality": 100, "question": 200,
     "text_to_video": 80, "image_to_video": 60, "continuation": 40, "inpaint": 80, "caption_video": 160,
     "question_video": 80, "world": 16, "story": 32,
+    "speech": 100, "notes": 160, "sound": 120, "speech_to_text": 120, "caption_audio": 160, "question_audio": 100,
+    "video_to_audio": 80, "audio_video": 60,
 }  # fmt: skip
+# What a model must hold beside text and pictures to sit an exam.
+NEEDS = {
+    "video": ("text_to_video", "image_to_video", "continuation", "caption_video", "question_video", "world"),
+    "audio": ("speech", "notes", "sound", "speech_to_text", "caption_audio", "question_audio"),
+    "video and audio": ("video_to_audio", "audio_video"),
+}
 SHEET_SIZE = 48
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -38,7 +46,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 def exams() -> Mapping[str, Callable[["Room", int], tuple[list["Score"], Shown]]]:
     """Return the exam of every task."""
-    from training.exams import filling, films, pictures, stories, watching, words, worlds
+    from training.exams import filling, films, pictures, sounds, stories, watching, words, worlds
 
     return {
         "text_to_image": pictures.text_to_image,
@@ -54,6 +62,7 @@ def exams() -> Mapping[str, Callable[["Room", int], tuple[list["Score"], Shown]]
         "question_video": watching.question_video,
         "world": worlds.world,
         "story": stories.story,
+        **{task: exam for task, (exam, _) in sounds.SOUND_EXAMS.items()},
     }
 
 
@@ -72,23 +81,50 @@ def codec_round_trip(omni: "Omni") -> Callable[[Pixels], Pixels]:
     return round_trip
 
 
-def chosen_tasks(names: str) -> list[str]:
-    """Read a list of tasks, "a,b"; all where it is empty.
+def sound_round_trip(omni: "Omni") -> Callable[[NDArray[np.float32]], NDArray[np.float32]] | None:
+    """Return what passes a recording, float32 [T], through a model's codec and back; None where it has none."""
+    import torch
+
+    if "audio" not in omni.model.config.stream_of:
+        return None
+    codec = omni.studio.audio()
+
+    def round_trip(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        latents = codec.encode(torch.from_numpy(samples)[None])
+        passed: NDArray[np.float32] = codec.decode(latents, len(samples))[0].cpu().numpy()
+        return passed
+
+    return round_trip
+
+
+def missing_for(task: str, modalities: Collection[str]) -> str:
+    """Return what a model that holds these modalities lacks for a task; nothing where it can sit the exam."""
+    for needed, tasks in NEEDS.items():
+        if task in tasks and not set(needed.split(" and ")) <= set(modalities):
+            return needed
+    return ""
+
+
+def chosen_tasks(names: str, modalities: Collection[str]) -> list[str]:
+    """Read a list of tasks, "a,b"; where it is empty, all that a model with these modalities can do.
 
     Raises:
-        ConfigError: a task is unknown.
+        ConfigError: a task is unknown, or the model lacks a modality for it.
     """
     tasks = [name.strip() for name in names.split(",") if name.strip()]
     for name in tasks:
         if name not in DEFAULT_COUNTS:
             raise ConfigError(f"--tasks names {name!r}; known are {', '.join(DEFAULT_COUNTS)}")
-    return tasks or list(DEFAULT_COUNTS)
+        if lack := missing_for(name, modalities):
+            raise ConfigError(f"--tasks names {name!r}, but the model has no {lack}; leave the task out")
+    return tasks or [name for name in DEFAULT_COUNTS if not missing_for(name, modalities)]
 
 
 def evaluate(
     candidate: "Candidate",
     round_trip: Callable[[Pixels], Pixels],
     *,
+    heard_again: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
     tasks: Sequence[str] = tuple(DEFAULT_COUNTS),
     count: int | None = None,
     seed: int = 0,
@@ -99,6 +135,7 @@ def evaluate(
     Args:
         candidate: an Omni, or anything that answers like one.
         round_trip: passes pictures through its codec; see `codec_round_trip`.
+        heard_again: passes recordings through its codec; see `sound_round_trip`.
         tasks: of DEFAULT_COUNTS.
         count: questions a task; as in DEFAULT_COUNTS where left out.
         seed: another one gives other questions and other noise.
@@ -113,7 +150,7 @@ def evaluate(
     from training.exams.room import Room
     from training.judges.views import PictureJudges
 
-    room = Room(candidate, round_trip, PictureJudges(**(judge_settings or {})), seed=seed)
+    room = Room(candidate, round_trip, PictureJudges(**(judge_settings or {})), seed=seed, sound_round_trip=heard_again)
     if "text_to_image" in tasks:
         _ = room.judges.identity  # what it lacks is said before anything is drawn
     scores: list[Score] = []
@@ -146,9 +183,11 @@ def main(
     from training.sheets import contact_sheet
 
     try:
-        names = chosen_tasks(tasks)
         omni = Omni.from_pretrained(model)
-        scores, shown = evaluate(omni, codec_round_trip(omni), tasks=names, count=count, seed=seed)
+        names = chosen_tasks(tasks, omni.model.config.stream_of)
+        scores, shown = evaluate(
+            omni, codec_round_trip(omni), heard_again=sound_round_trip(omni), tasks=names, count=count, seed=seed
+        )
     except OmniError as error:
         sys.exit(f"error: {error}")
     print(table(scores))

@@ -54,7 +54,7 @@ class FilmCodecConfig(Section):
     num_frames: int = Field(9, gt=1)
     batch_size: int = Field(6, gt=0)
     minutes: float = Field(40.0, gt=0)
-    lr: float = Field(2e-3, gt=0)
+    lr: float = Field(4e-4, gt=0)
     warmup: float = Field(0.03, gt=0)
     difference_weight: float = Field(1.0, ge=0)
     kl_weight: float = Field(1e-4, ge=0)
