@@ -118,17 +118,17 @@ class Run:
     def note(self, message: str) -> None:
         """Write a line of words to the log."""
         if self.reporter is None:
-            self.reporter = self._reporter(0)
+            self.reporter = self._reporter(0, with_trackers=False)
         self.reporter.note(message)
 
-    def _reporter(self, begin: int) -> Reporter:
+    def _reporter(self, begin: int, *, with_trackers: bool = True) -> Reporter:
         report = self.config.report
         return Reporter(
             self.output,
             self.config.schedule.steps,
             begin,
             is_first=self.ranks.is_first,
-            trackers=report.trackers,
+            trackers=report.trackers if with_trackers else [],
             project=report.project,
             settings=self.config.model_dump(),
         )

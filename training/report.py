@@ -35,16 +35,18 @@ def step_flops(model: OmniModel, num_tokens: float) -> float:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Measure the floating-point operations a second of a large matrix product here."""
-    size = 4096 if device.type == "cuda" else 768
-    x = torch.randn(size, size, device=device, dtype=dtype)
-    best = math.inf
-    for _ in range(4):
-        start = time.perf_counter()
-        y = x @ x
-        float(y[0, 0])
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    """Measure the floating-point operations a second of a large matrix product here; smaller ones where it is slow."""
+    peak = 0.0
+    for size in (256, 512, 1024) if device.type == "cpu" else (1024, 4096, 8192):
+        x = torch.randn(size, size, device=device, dtype=dtype)
+        for _ in range(3):
+            start = time.perf_counter()
+            float((x @ x)[0, 0])
+            seconds = time.perf_counter() - start
+            peak = max(peak, 2 * size**3 / seconds)
+        if seconds > 0.03:
+            break
+    return peak
 
 
 def peak_memory_mb(device: torch.device) -> float:
