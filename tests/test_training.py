@@ -11,7 +11,7 @@ import yaml
 from omni.errors import CheckpointError, ConfigError
 from omni.masks import AttentionIds
 from omni.model import OmniModel
-from omni.sequence import FlatDocument, PackedBatch
+from omni.sequence import FlatDocument, PackedBatch, TextRun, flatten, pack
 from training.checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from training.config import TrainConfig, load_config
 from training.data import DocumentMaker, PackedLoader, noisy_batch
@@ -401,3 +401,31 @@ def test_program_says_one_sentence(tmp_path):
         [sys.executable, "-m", "training.train", str(path)], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert done.returncode == 1 and "did you mean 'output'" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_larger_model_begins_with_the_weights_of_a_smaller_one(settings, tokenizer, codec, tmp_path):
+    """Experts and streams may be added; on what the smaller one knew, both say the same."""
+    from omni.checkpoint import Defaults, save_folder
+    from training.build import build_model
+
+    small = build_model(settings, tokenizer)
+    with torch.no_grad():
+        for parameter in small.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    save_folder(tmp_path / "small", model=small, tokenizer=tokenizer, codecs={"vision": codec}, defaults=Defaults())
+    sizes = dict(settings.model)
+    sizes["experts"] = {**sizes["experts"], "audio": {"width": 16, "ffn_dim": 24}}
+    sizes["streams"] = {
+        **sizes["streams"],
+        "audio": {"channels": 6, "patch_size": 1, "expert": "audio", "base_tokens": 8},
+    }
+    sizes["stream_of"] = {"image": "vision", "audio": "audio"}
+    start = settings.model_copy(update={"start": str(tmp_path / "small"), "model": sizes})
+    large = build_model(start, tokenizer)
+    batch = pack([[flatten([TextRun((1, 2, 3))], small.config)]])
+    batch.logit_index = torch.arange(3)
+    with torch.no_grad():
+        torch.testing.assert_close(large.eval()(batch).logits, small.eval()(batch).logits)
+    sizes["experts"]["text"] = {"width": 64, "ffn_dim": 64}
+    with pytest.raises(ConfigError, match="keep the sizes of start"):
+        build_model(start.model_copy(update={"model": sizes}), tokenizer)

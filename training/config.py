@@ -162,7 +162,8 @@ class TrainConfig(Section):
     output: folder of checkpoints, log and sheets; of the adapter, where there is one.
     model: arguments of OmniConfig, or the path of a YAML file with them, relative to this one; or {llm: ...}, a
         language model to build on, with the arguments of omni.llm.from_language_model.
-    start: a model folder whose weights to start from; new weights where left out.
+    start: a model folder whose weights to start from; new weights where left out. With model, which may then have
+        more experts and streams, what start lacks begins new.
     text: whether a language model's own weights are trained, frozen, or changed by `lora`.
     tokenizer, codecs: folders; codecs by stream. Where left out, those of `start`.
     lora: train an adapter.
