@@ -13,7 +13,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Measure -> (is it a ceiling?, limit).
 LIMITS = {"speech/wer_added": (True, 0.03), "speech/dnsmos_lost": (True, 0.3), "notes/kept": (False, 0.95)}
-# Documented by their authors: name, sample rate and channels, latents a second, what a latent is, numbers a second.
+# As they are commonly given, not looked up: name, sample rate and channels, latents a second, what a latent is, numbers a second.
 PEERS = (
     ("Stable Audio Open (Oobleck)", "44.1 kHz stereo", 21.5, "64 continuous", "1,378"),
     ("EnCodec, 6 kbit/s", "24 kHz mono", 75.0, "8 codes of 10 bits (128 inside)", "600 codes"),
