@@ -41,7 +41,7 @@ class Oracle:
     def __init__(self, count: int) -> None:
         room = Room(self, noisy, judges=None)  # type: ignore[arg-type]
         self.answers: dict[Any, dict[str, Any]] = {}
-        self.asks_for_picture = dict(held_out_phrasings())
+        self.asks_for_picture = {text: kind == "image" for text, kind in held_out_phrasings()}
         for task in ("text_to_image", "caption_image", "question", "edit"):
             for split in ("train", "test"):
                 for example in room.examples(task, split, 4 * count, want=lambda e: True):
@@ -163,9 +163,10 @@ def test_wilson_interval_holds_known_values() -> None:
 
 
 def test_phrasings_are_a_hundred_and_of_both_kinds() -> None:
-    phrasings = held_out_phrasings()
+    phrasings = held_out_phrasings(["image"])
     assert len({text for text, _ in phrasings}) == 100
-    assert sum(is_drawing for _, is_drawing in phrasings) == 40
+    assert sum(kind == "image" for _, kind in phrasings) == 40
+    assert sum(kind in ("video", "audio") for _, kind in held_out_phrasings()) == 40
 
 
 def words(text: str) -> list[str]:
@@ -191,6 +192,7 @@ def test_phrasings_share_no_template_with_training() -> None:
     of_pictures = {word for section in sections for phrase in phrases(section) for word in words(phrase)}
     held = {"{x}": of_things, "{p}": of_pictures}
     asking = ("draw", "draw_bare", "draw_any", "what_is", "no_picture", "caption", "what_thing", "is_there")
+    asking += ("film", "film_any", "speak", "play", "sound_of", "sound_of_one")
     frames = [words(frame) for section in asking for frame in phrases(section)]
     frames += [words(said) for ways, _ in exchanges() for said in ways] + [words(s) for s in small_talk()[0]]
     frames = [frame for frame in frames if any("{" not in word for word in frame)]

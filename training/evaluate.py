@@ -126,6 +126,7 @@ def evaluate(
     *,
     heard_again: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
     tasks: Sequence[str] = tuple(DEFAULT_COUNTS),
+    modalities: Collection[str] = ("image",),
     count: int | None = None,
     seed: int = 0,
     judge_settings: Mapping[str, Any] | None = None,
@@ -137,6 +138,7 @@ def evaluate(
         round_trip: passes pictures through its codec; see `codec_round_trip`.
         heard_again: passes recordings through its codec; see `sound_round_trip`.
         tasks: of DEFAULT_COUNTS.
+        modalities: what the candidate can make beside words.
         count: questions a task; as in DEFAULT_COUNTS where left out.
         seed: another one gives other questions and other noise.
         judge_settings: of PictureJudges.
@@ -150,7 +152,14 @@ def evaluate(
     from training.exams.room import Room
     from training.judges.views import PictureJudges
 
-    room = Room(candidate, round_trip, PictureJudges(**(judge_settings or {})), seed=seed, sound_round_trip=heard_again)
+    room = Room(
+        candidate,
+        round_trip,
+        PictureJudges(**(judge_settings or {})),
+        seed=seed,
+        modalities=modalities,
+        sound_round_trip=heard_again,
+    )
     if "text_to_image" in tasks:
         _ = room.judges.identity  # what it lacks is said before anything is drawn
     scores: list[Score] = []
@@ -186,7 +195,13 @@ def main(
         omni = Omni.from_pretrained(model)
         names = chosen_tasks(tasks, omni.model.config.stream_of)
         scores, shown = evaluate(
-            omni, codec_round_trip(omni), heard_again=sound_round_trip(omni), tasks=names, count=count, seed=seed
+            omni,
+            codec_round_trip(omni),
+            heard_again=sound_round_trip(omni),
+            tasks=names,
+            modalities=tuple(omni.model.config.stream_of),
+            count=count,
+            seed=seed,
         )
     except OmniError as error:
         sys.exit(f"error: {error}")

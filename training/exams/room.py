@@ -1,6 +1,6 @@
 """Where exams take place: the candidate, the judges, and what all exams share."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -48,6 +48,7 @@ class Room:
         judges: of pictures.
         seed: of the run; another seed gives other questions and other noise.
         batch_size: conversations answered together.
+        modalities: what the model can make beside words.
         sound_round_trip: passes a recording, float32 [T] at 16 kHz, through the model's codec of sound; None for
             a model that has none.
     """
@@ -57,6 +58,7 @@ class Room:
     judges: PictureJudges
     seed: int = 0
     batch_size: int = 16
+    modalities: Collection[str] = ("image",)
     sound_round_trip: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
 
     def examples(self, task: str, split: Split, count: int, *, want: Callable[[Example], bool]) -> list[Example]:

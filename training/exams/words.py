@@ -2,8 +2,9 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from training.exams.room import (
     Pixels,
@@ -86,52 +87,62 @@ def question(room: Room, count: int) -> tuple[list[Score], Shown]:
     return sorted(scores, key=lambda score: score.measure != "question/answer"), shown
 
 
-def held_out_phrasings() -> list[tuple[str, bool]]:
-    """Read the held-out phrasings: what is said, and whether it asks for a picture."""
+def held_out_phrasings(modalities: Collection[str] = ("image", "video", "audio")) -> list[tuple[str, str]]:
+    """Read the held-out phrasings: what is said, and the modality of the answer that it asks for, "text" among them.
+
+    Args:
+        modalities: those that a model can make; what asks for another one is left out.
+    """
     entries = json.loads(PHRASINGS.read_text(encoding="utf-8"))
-    return [(entry["text"], entry["expects"] == "image") for entry in entries]
+    return [(entry["text"], entry["expects"]) for entry in entries if entry["expects"] in ("text", *modalities)]
 
 
-def _spread(phrasings: list[tuple[str, bool]], count: int) -> list[tuple[str, bool]]:
+def _spread(phrasings: list[tuple[str, str]], count: int) -> list[tuple[str, str]]:
     """Take some, evenly spread over all."""
     count = min(count, len(phrasings))
     return [phrasings[number * len(phrasings) // count] for number in range(count)]
 
 
-def _taught_phrasings(room: Room, count: int) -> list[tuple[str, bool]]:
-    """Make phrasings as training has them, in the same proportion as the held-out ones."""
-    drawing = room.examples("text_to_image", "train", 2 * count // 5, want=lambda e: True)
-    talking = room.examples("chat", "train", count - len(drawing), want=lambda e: True)
+def _taught_phrasings(room: Room, count: int) -> list[tuple[str, str]]:
+    """Make phrasings as training has them, in about the proportion of the held-out ones."""
+    tasks = [("text_to_image", "image", 2), ("chat", "text", 3)]
+    tasks += [("text_to_video", "video", 1)] if "video" in room.modalities else []
+    tasks += [(task, "audio", 0.4) for task in ("speech", "notes", "sound")] if "audio" in room.modalities else []
+    whole = sum(share for _, _, share in tasks)
     return [
-        (words_of(example.messages[0]), is_drawing)
-        for examples, is_drawing in ((drawing, True), (talking, False))
-        for example in examples
+        (words_of(example.messages[0]), kind)
+        for task, kind, share in tasks
+        for example in room.examples(task, "train", max(1, round(count * share / whole)), want=lambda e: True)
     ]
 
 
-def _draws(room: Room, texts: Sequence[str]) -> list[bool]:
-    drew: dict[int, bool] = {}
+def _choices(room: Room, texts: Sequence[str]) -> list[str]:
+    """Return the modality of the first medium of each answer, or "text"."""
+    chosen: dict[int, str] = {}
     for batch in room.batches([""] * len(texts), label="modality"):
         replies = room.candidate.generate([texts[n] for n in batch], seed=room.seeds(batch), steps=CHOICE_STEPS)
-        drew |= {number: bool(reply.images) for number, reply in zip(batch, replies, strict=True)}
-    return collect(drew)
+        chosen |= {number: _first_kind(reply.parts) for number, reply in zip(batch, replies, strict=True)}
+    return collect(chosen)
+
+
+def _first_kind(parts: Sequence[Any]) -> str:
+    kinds = [type(part).__name__.lower() for part in parts]
+    return next((kind for kind in kinds if kind in ("image", "video", "audio")), "text")
 
 
 def modality(room: Room, count: int) -> tuple[list[Score], Shown]:
-    """Examine the choice between words and a picture: phrasings as taught (seen), held-out ones (unseen)."""
+    """Examine the choice between words, pictures, films and sound: phrasings as taught (seen), held-out (unseen)."""
     scores = []
     for split, phrasings in (
         ("seen", _taught_phrasings(room, count)),
-        ("unseen", _spread(held_out_phrasings(), count)),
+        ("unseen", _spread(held_out_phrasings(room.modalities), count)),
     ):
-        drew = _draws(room, [text for text, _ in phrasings])
-        mixed = random.Random(room.seed).sample(drew, len(drew))
-        for (text, is_drawing), one, other in zip(phrasings, drew, mixed, strict=True):
+        chosen = _choices(room, [text for text, _ in phrasings])
+        mixed = random.Random(room.seed).sample(chosen, len(chosen))
+        for (text, kind), one, other in zip(phrasings, chosen, mixed, strict=True):
             pair = (("phrasing", text),)
-            scores.append(Score("modality/choice", split, pair, one == is_drawing))
-            scores.append(Score("modality/choice", "shuffled", pair, other == is_drawing))
+            scores.append(Score("modality/choice", split, pair, one == kind))
+            scores.append(Score("modality/choice", "shuffled", pair, other == kind))
             if split == "unseen":
-                scores.append(
-                    Score(f"modality/choice_{'image' if is_drawing else 'text'}", split, pair, one == is_drawing)
-                )
+                scores.append(Score(f"modality/choice_{kind}", split, pair, one == kind))
     return scores, []
