@@ -14,7 +14,7 @@ from omni.config import OmniConfig
 
 __all__ = ["CacheView", "KVCache"]
 
-GROWTH = 256
+GROWTH = 128
 
 
 class KVCache:

@@ -128,11 +128,10 @@ class TextStep:
         )
 
     def _rotary(self, length: int) -> tuple[Tensor, Tensor]:
-        """Return cosines and sines of the first positions, [N, 1, K], the sines signed for swapped halves."""
+        """Return cosines and sines of the first positions, [N, 1, K]."""
         places = torch.arange(length, dtype=torch.float32, device=self._embedding.device)
         cos, sin = rotary_tables(self.config, places.view(1, -1, 1).expand(1, -1, 3))
-        half = self.config.head_dim // 2
-        return cos[0], torch.cat([-sin[0, ..., :half], sin[0, ..., half:]], dim=-1)
+        return cos[0], sin[0]
 
     def is_current(self) -> bool:
         """Return whether the model's modules and weights are those that were copied."""

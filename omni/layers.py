@@ -18,6 +18,25 @@ from omni.config import OmniConfig
 __all__ = ["Context", "Layer", "Modulation", "RMSNorm", "Routing", "SigmaEmbedding", "rotary_tables"]
 
 
+class _RMSNorm(torch.autograd.Function):
+    """RMSNorm with half the passes over memory of the composite, for CPUs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = length.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        unit = x * inverse
+        ctx.save_for_backward(unit, inverse, weight)
+        return unit * weight
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        unit, inverse, weight = ctx.saved_tensors
+        products = (grads[0] * unit).flatten(0, -2)
+        along = (products @ weight).view_as(inverse).div_(-len(weight))
+        return torch.addcmul(grads[0] * weight, unit, along).mul_(inverse), products.sum(0), None
+
+
 class RMSNorm(nn.Module):
     """Divide by the root mean square, then scale (arXiv:1910.07467)."""
 
@@ -27,6 +46,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and not x.is_cuda and x.dtype == self.weight.dtype == torch.float32:
+            return _RMSNorm.apply(x, self.weight, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
@@ -43,7 +64,7 @@ def inverse_frequencies(config: OmniConfig, device: torch.device) -> tuple[Tenso
 
 
 def rotary_tables(config: OmniConfig, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines for three-axis rotary positions, each [B, L, 1, K].
+    """Return cosines and signed sines for three-axis rotary positions, each [B, L, 1, K]; see rotate.
 
     Frequencies are dealt to the axes in turn (time, row, column, time, ...), so that text, whose three
     coordinates agree, meets ordinary RoPE (arXiv:2104.09864).
@@ -54,15 +75,14 @@ def rotary_tables(config: OmniConfig, positions: Tensor) -> tuple[Tensor, Tensor
     """
     frequencies, factor = inverse_frequencies(config, positions.device)
     axis = torch.arange(len(frequencies), device=positions.device) % 3
-    angles = positions[..., axis] * frequencies
-    angles = torch.cat([angles, angles], dim=-1).unsqueeze(-2)
-    return angles.cos() * factor, angles.sin() * factor
+    angles = (positions[..., axis] * frequencies).unsqueeze(-2)
+    cos, sin = angles.cos() * factor, angles.sin() * factor
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (i, i + K/2) of x [B, L, H, K] by its angle."""
-    first, second = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
+    """Turn each pair (i, i + K/2) of x [B, L, H, K] by its angle; the first half of the sines is negative."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin).to(x.dtype)
 
 
 class _Permute(torch.autograd.Function):
@@ -120,8 +140,9 @@ class Context:
             its weights, or ZeRO-3 hangs), those with tokens otherwise.
         cos, sin: rotary tables, [B, L, 1, K].
         mask: boolean [B, 1, L, L_keys], a flex BlockMask, or None where everything is visible.
-        modulations: for each active expert the shared changes [S + 1, 6, D] (last: none), or None.
-        sigma_index: for each active expert the row of the changes of each token, [N].
+        modulations: for each active expert the shared shifts, scales and gates [S + 1, 6, D] (the last row changes
+            nothing), or None.
+        sigma_index: for each active expert the row of the changes of each token, [N], or of all of them, [1].
         cache: earlier keys and values, or None.
     """
 
@@ -152,7 +173,7 @@ class SigmaEmbedding(nn.Module):
 
 
 class Modulation(nn.Module):
-    """Turn embedded sigmas into AdaLN changes: one projection for all layers (arXiv:2310.00426)."""
+    """Turn embedded sigmas into AdaLN shifts, scales and gates: one projection for all layers (arXiv:2310.00426)."""
 
     def __init__(self, sigma_dim: int, width: int) -> None:
         super().__init__()
@@ -160,8 +181,9 @@ class Modulation(nn.Module):
         self.width = width
 
     def forward(self, embedded: Tensor) -> Tensor:
-        """Map [S, sigma_dim] to [S, 6, D]."""
-        return self.proj(embedded).view(-1, 6, self.width)
+        """Map [S, sigma_dim] to [S + 1, 6, D]; the last row changes nothing."""
+        neutral = embedded.new_tensor([0.0, 1.0, 1.0, 0.0, 1.0, 1.0]).unsqueeze(1)
+        return F.pad(self.proj(embedded).view(-1, 6, self.width), (0, 0, 0, 0, 0, 1)) + neutral
 
 
 class Expert(nn.Module):
@@ -186,11 +208,11 @@ class Expert(nn.Module):
         self.modulation_table = nn.Parameter(torch.zeros(6, width)) if is_modulated else None
 
     def changes(self, shared: Tensor | None, sigma_index: Tensor | None) -> Sequence[Tensor | None]:
-        """Return (shift, scale, gate) for attention and feed-forward, [N, D] each; None means no change."""
-        if shared is None or self.modulation_table is None:
+        """Return shift, scale and gate of attention and of the feed-forward, [N, D] or [1, D]; None: no change."""
+        if shared is None or self.modulation_table is None or sigma_index is None:
             return [None] * 6
         rows = torch.cat([shared[:-1] + self.modulation_table, shared[-1:]])
-        return rows.index_select(0, sigma_index).unbind(1) if sigma_index is not None else rows[0].unbind(0)
+        return rows.index_select(0, sigma_index).unbind(1)
 
     def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, [N, H * K] each; queries and keys normalised a head."""
@@ -203,11 +225,11 @@ class Expert(nn.Module):
 
 
 def modulate(x: Tensor, shift: Tensor | None, scale: Tensor | None) -> Tensor:
-    return x if scale is None or shift is None else torch.addcmul(x + shift, x, scale)
+    return x if scale is None or shift is None else torch.addcmul(shift, x, scale)
 
 
 def add_gated(x: Tensor, change: Tensor, gate: Tensor | None) -> Tensor:
-    return x + change if gate is None else torch.addcmul(x + change, change, gate)
+    return x + change if gate is None else torch.addcmul(x, change, gate)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:

@@ -4,11 +4,10 @@ B rows, L tokens in a row, N tokens of one expert or stream, M places with logit
 latent token, S distinct sigmas, V vocabulary.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -51,6 +50,41 @@ class OmniOutput:
     velocity: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a pass needs to know about a batch besides its numbers; good for other latents and sigmas too.
+
+    Attributes:
+        routing: where each active expert's tokens lie.
+        active: which experts those are.
+        sources: what each of them reads, "text" or streams.
+        places: flat places of each source.
+        sigma_index: row of the changes of each source's tokens, [N], or of all of them, [1].
+        rank: places of logit_index among the text tokens, [M].
+        cos, sin: rotary tables, [B, L, 1, K].
+        mask: boolean [B, 1, L, L_keys], a flex BlockMask, or None where everything is visible.
+        cache: earlier keys and values, or None.
+    """
+
+    routing: Routing
+    active: tuple[int, ...]
+    sources: tuple[list[str], ...]
+    places: dict[str, Tensor]
+    sigma_index: dict[str, Tensor]
+    rank: Tensor
+    cos: Tensor
+    sin: Tensor
+    mask: Any
+    cache: CacheView | None
+
+    def joined_index(self, sources: list[str]) -> Tensor | None:
+        """Return the sigma_index of one expert's tokens; None where it reads nothing."""
+        if len(sources) == 1:
+            return self.sigma_index[sources[0]]
+        expanded = [self.sigma_index[source].expand(len(self.places[source])) for source in sources]
+        return torch.cat(expanded) if expanded else None
+
+
 class LatentEmbedding(nn.Module):
     """Bring latent tokens of one stream to the width of their expert, and back."""
 
@@ -64,8 +98,7 @@ class LatentEmbedding(nn.Module):
 
     def head(self, x: Tensor, shared: Tensor, sigma_index: Tensor) -> Tensor:
         """Map final states [N, D] to predictions [N, C]."""
-        rows = shared[:-1, SIGMA_ROWS_OF_HEAD] + self.modulation_table
-        shift, scale = rows.index_select(0, sigma_index).unbind(1)
+        shift, scale = (shared[:-1, SIGMA_ROWS_OF_HEAD] + self.modulation_table).index_select(0, sigma_index).unbind(1)
         return self.out_proj(modulate(self.norm(x), shift, scale))
 
 
@@ -136,6 +169,7 @@ class OmniModel(PreTrainedModel):
         self,
         batch: PackedBatch,
         *,
+        plan: Plan | None = None,
         cache: CacheView | None = None,
         mask: Tensor | None | Literal["rule"] = "rule",
         with_logits: bool = True,
@@ -144,98 +178,112 @@ class OmniModel(PreTrainedModel):
 
         Args:
             batch: tokens, latents, sigmas, positions and who sees whom.
+            plan: of this batch, perhaps with other latents and sigmas; cache and mask are the plan's then.
             cache: earlier keys and values; this pass writes behind them.
             mask: who sees whom, [B, 1, L, L_keys]; None where everything is visible; "rule" works it out.
             with_logits: whether to compute logits (a loss can work from hidden states with less memory).
         """
-        routing, sources = self._route(batch)
+        plan = plan or self.plan(batch, cache=cache, mask=mask)
         shared = self._changes(batch.sigmas)
-        xs = self._embed(batch)
-        index = self._sigma_index(batch, sources)
-        active = tuple(i for i, x in enumerate(xs) if len(x) or self.training)
         names = list(self.config.experts)
-        cos, sin = rotary_tables(self.config, batch.positions)
         context = Context(
-            routing=replace(routing, counts=tuple(routing.counts[i] for i in active)),
-            active=active,
-            cos=cos,
-            sin=sin,
-            mask=self._mask(batch, cache) if isinstance(mask, str) else mask,
-            modulations=tuple(shared.get(names[i]) for i in active),
-            sigma_index=tuple(index[i] for i in active),
-            cache=cache,
+            routing=plan.routing,
+            active=plan.active,
+            cos=plan.cos,
+            sin=plan.sin,
+            mask=plan.mask,
+            modulations=tuple(shared.get(names[i]) for i in plan.active),
+            sigma_index=tuple(plan.joined_index(held) for held in plan.sources),
+            cache=plan.cache,
         )
-        xs = [xs[i] for i in active]
+        xs = self._embed(batch, plan)
         for layer in self.layers:
             if self.gradient_checkpointing and self.training:
                 xs = checkpoint(layer, xs, context, use_reentrant=False)
             else:
                 xs = layer(xs, context)
         finals: dict[str, Tensor] = {}
-        for i, x in zip(active, xs, strict=True):
-            held = [source for source in self.config.sources()[names[i]] if source in sources]
-            finals |= dict(zip(held, x.split([len(sources[source]) for source in held]), strict=True))
-        rows = {source: batch.sigma_index.flatten()[place] for source, place in sources.items()}
-        return self._heads(batch, finals, shared, rows, with_logits=with_logits)
+        for held, x in zip(plan.sources, xs, strict=True):
+            finals |= dict(zip(held, x.split([len(plan.places[source]) for source in held]), strict=True))
+        return self._heads(batch, finals, shared, plan, with_logits=with_logits)
 
-    def _route(self, batch: PackedBatch) -> tuple[Routing, dict[str, Tensor]]:
-        """Find each expert's tokens: flat places by source, sources by expert."""
+    def plan(
+        self,
+        batch: PackedBatch,
+        *,
+        cache: CacheView | None = None,
+        mask: Tensor | None | Literal["rule"] = "rule",
+    ) -> Plan:
+        """Work out all that does not depend on latents and on the values of sigmas; arguments as in forward."""
+        places = self._places(batch)
+        groups = [[source for source in held if source in places] for held in self.config.sources().values()]
+        counts = [sum(len(places[source]) for source in group) for group in groups]
+        active = tuple(i for i, count in enumerate(counts) if count or self.training)
+        order = inverse = None
+        if len(places) > 1:
+            order = torch.cat([places[source] for group in groups for source in group])
+            inverse = torch.empty_like(order)
+            inverse[order] = torch.arange(len(order), device=order.device)
+        index = {source: self._sigma_index(batch, source, place) for source, place in places.items()}
+        rank = (batch.modality.flatten() == 0).cumsum(0) - 1  # logit_index counts all places, `text` only those of text
+        cos, sin = rotary_tables(self.config, batch.positions)
         shape = (batch.ids.shape[0], batch.ids.shape[1])
-        stream_of = self.config.stream_of
-        present = [s for s in self.config.streams if s in batch.latents or self.training]
+        return Plan(
+            routing=Routing(shape, tuple(counts[i] for i in active), order, inverse),
+            active=active,
+            places=places,
+            sources=tuple(groups[i] for i in active),
+            sigma_index=index,
+            rank=rank[batch.logit_index],
+            cos=cos,
+            sin=sin,
+            mask=self._mask(batch, cache) if isinstance(mask, str) else mask,
+            cache=cache,
+        )
+
+    def _places(self, batch: PackedBatch) -> dict[str, Tensor]:
+        """Return the flat places of each source that is present: in training of all, and where empty."""
         flat = batch.modality.flatten()
-        if not present:
-            places = {"text": torch.arange(len(flat), device=flat.device)}
-        else:
-            places = {"text": (flat == 0).nonzero().squeeze(1)}
-            for stream in present:
-                kinds = [MODALITIES.index(m) for m, s in stream_of.items() if s == stream]
-                places[stream] = torch.isin(flat, flat.new_tensor(kinds)).nonzero().squeeze(1)
-        chosen = [[places[s] for s in sources if s in places] for sources in self.config.sources().values()]
-        counts = tuple(sum(len(p) for p in group) for group in chosen)
-        if max(counts) == len(flat) and sum(map(len, chosen)) == 1:
-            return Routing(shape, counts, None, None), places
-        order = torch.cat([place for group in chosen for place in group])
-        inverse = torch.empty_like(order)
-        inverse[order] = torch.arange(len(order), device=order.device)
-        return Routing(shape, counts, order, inverse), places
+        if not batch.latents and not self.training:
+            return {"text": torch.arange(len(flat), device=flat.device)}
+        places = {"text": (flat == 0).nonzero().squeeze(1)}
+        for stream in self.config.streams:
+            kinds = [MODALITIES.index(m) for m, s in self.config.stream_of.items() if s == stream]
+            places[stream] = torch.isin(flat, flat.new_tensor(kinds)).nonzero().squeeze(1)
+        return {source: place for source, place in places.items() if len(place) or self.training}
+
+    def _sigma_index(self, batch: PackedBatch, source: str, places: Tensor) -> Tensor:
+        """Return the row of the changes of each token, [N]; [1] where all have the same."""
+        if source == "text":
+            return places.new_full((1,), len(batch.sigmas))
+        index = batch.sigma_index.flatten()[places]
+        is_one = not self.training and len(index) > 0 and bool((index == index[0]).all())
+        return index[:1] if is_one else index
 
     def _changes(self, sigmas: Tensor) -> dict[str, Tensor]:
-        """Return each modulated expert's shared changes, [S + 1, 6, D]; the last row, of text, is zero."""
+        """Return each modulated expert's shared shifts, scales and gates, [S + 1, 6, D]."""
         if self.sigma_embedding is None:
             return {}
         embedded = self.sigma_embedding(sigmas)
-        return {name: F.pad(module(embedded), (0, 0, 0, 0, 0, 1)) for name, module in self.modulations.items()}
+        return {name: module(embedded) for name, module in self.modulations.items()}
 
-    def _embed(self, batch: PackedBatch) -> list[Tensor]:
-        dtype = self.embed_tokens.weight.dtype
-        is_text = batch.modality.flatten() == 0
-        ids = batch.ids.flatten()
-        parts = {"text": self.embed_tokens(ids[is_text] if batch.latents else ids)}
-        for stream, module in self.latent_embeddings.items():
-            if stream in batch.latents or self.training:
-                latents = batch.latents.get(stream)
-                if latents is None:
-                    latents = parts["text"].new_zeros(0, self.config.token_dim(stream))
-                parts[stream] = cast(LatentEmbedding, module).in_proj(latents.to(dtype))
-        width = {name: sizes["width"] for name, sizes in self.config.experts.items()}
+    def _embed(self, batch: PackedBatch, plan: Plan) -> list[Tensor]:
+        """Return what each active expert reads, [N, D]."""
+        weight = self.embed_tokens.weight
+        parts = {}
+        for source, place in plan.places.items():
+            if source == "text":
+                ids = batch.ids.flatten()
+                parts[source] = self.embed_tokens(ids if len(plan.places) == 1 else ids[place])
+            else:
+                latents = batch.latents.get(source, weight.new_zeros(0, self.config.token_dim(source)))
+                module = cast(LatentEmbedding, self.latent_embeddings[source])
+                parts[source] = module.in_proj(latents.to(weight.dtype))
+        widths = [sizes["width"] for sizes in self.config.experts.values()]
         return [
-            torch.cat([parts[s] for s in sources if s in parts] or [parts["text"].new_zeros(0, width[name])])
-            for name, sources in self.config.sources().items()
+            torch.cat([parts[source] for source in held] or [weight.new_zeros(0, widths[i])])
+            for i, held in zip(plan.active, plan.sources, strict=True)
         ]
-
-    def _sigma_index(self, batch: PackedBatch, places: dict[str, Tensor]) -> list[Tensor | None]:
-        flat = batch.sigma_index.flatten()
-        no_change = len(batch.sigmas)
-        out: list[Tensor | None] = []
-        for sources in self.config.sources().values():
-            rows = [
-                torch.full_like(places[s], no_change) if s == "text" else flat[places[s]]
-                for s in sources
-                if s in places
-            ]
-            out.append(torch.cat(rows) if rows else flat[:0])
-        return out
 
     def _mask(self, batch: PackedBatch, cache: CacheView | None) -> Any:
         if cache is None and batch.ids.is_cuda:
@@ -248,27 +296,22 @@ class OmniModel(PreTrainedModel):
         batch: PackedBatch,
         finals: dict[str, Tensor],
         shared: dict[str, Tensor],
-        index: dict[str, Tensor],
+        plan: Plan,
         *,
         with_logits: bool,
     ) -> OmniOutput:
-        """Map final states to logits and velocities; finals and index are by source."""
+        """Map final states, by source, to logits and velocities."""
         velocity = {}
-        for stream, module in self.latent_embeddings.items():
-            if stream in finals:
-                expert = self.config.streams[stream]["expert"]
-                said = module.head(finals[stream], shared[expert], index[stream]).float()  # type: ignore[operator]
-                velocity[stream] = self._velocity(said, batch, stream, index[stream])
+        for stream in finals.keys() & self.config.streams.keys():
+            module, index = cast(LatentEmbedding, self.latent_embeddings[stream]), plan.sigma_index[stream]
+            expert = self.config.streams[stream]["expert"]
+            said = module.head(finals[stream], shared[expert], index).float()
+            velocity[stream] = self._velocity(said, batch, stream, index)
         text = finals.get("text", self.embed_tokens.weight[:0])
-        if batch.latents:  # logit_index counts all places, `text` only those of text
-            rank = (batch.modality.flatten() == 0).cumsum(0) - 1
-            text = text.index_select(0, rank[batch.logit_index])
-        else:
-            text = text.index_select(0, batch.logit_index)
-        hidden = self.norm(text)
+        hidden = self.norm(text.index_select(0, plan.rank))
         return OmniOutput(hidden, self.lm_head(hidden) if with_logits else None, velocity)
 
     def _velocity(self, said: Tensor, batch: PackedBatch, stream: str, sigma_index: Tensor) -> Tensor:
         if self.config.prediction == "velocity" or stream not in batch.latents:
             return said
-        return to_velocity(batch.latents[stream].float(), said, batch.sigmas[sigma_index])
+        return to_velocity(batch.latents[stream].float(), said, batch.sigmas[sigma_index].expand(len(said)))

@@ -168,8 +168,10 @@ class Reader:
             flat.add_block(block, config, copy=1, slot=1)
             flats.append([flat])
         batch = pack(flats, sample_sigma=torch.zeros_like).to(self.cache.keys.device)
+        # All that is made has one sigma, the second; the first is that of given tokens.
+        batch.sigma_index, batch.sigmas = batch.sigma_index.clamp(max=1), batch.sigmas[:2]
         view = self.cache.view(rows, blocks[0].num_tokens, is_aligned=True)
-        mask = view.open_mask()
+        plan = self.model.plan(batch, cache=view, mask=view.open_mask())
         streams = [config.stream_of[grid.modality] for grid in blocks[0].grids]
         is_made = torch.stack([torch.cat([~grid.is_given for grid in block.grids]) for block in blocks])
         is_made = is_made.unsqueeze(-1).to(batch.sigmas.device)
@@ -177,9 +179,8 @@ class Reader:
         def velocity(latents: Tensor, sigma: float) -> Tensor:
             grids = split_grids(latents, blocks[0])
             batch.latents = {stream: grid.flatten(0, 1) for stream, grid in zip(streams, grids, strict=True)}
-            batch.sigmas = torch.full_like(batch.sigmas, sigma)
-            batch.sigmas[0] = 0  # of the given tokens
-            said = self.model(batch, cache=view, mask=mask, with_logits=False).velocity
+            batch.sigmas = batch.sigmas.new_tensor([0.0, sigma])
+            said = self.model(batch, plan=plan, with_logits=False).velocity
             pairs = zip(streams, grids, strict=True)
             return join_grids([said[stream].view_as(grid) for stream, grid in pairs]) * is_made
 
