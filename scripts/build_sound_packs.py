@@ -70,8 +70,9 @@ PROGRAMS = {
 }  # fmt: skip
 OCTAVES = 2
 NOTE_SECONDS, HELD_SECONDS = 1.3, 1.4
-PACE = (0.95, 1.0, 1.08, 1.15)
-LIVELINESS = (0.4, 0.55, 0.667)
+PACE = (1.1, 1.2, 1.3)
+STRETCH = (0.95, 1.05, 1.15)
+LIVELINESS = (0.3, 0.4, 0.5)
 
 
 def opus(samples: Samples, kbps: int) -> bytes:
@@ -145,7 +146,7 @@ def slt(folder: Path) -> Iterator[tuple[str, bytes]]:
     """Let the second voice say every line."""
     library = folder / "usr" / "lib" / "x86_64-linux-gnu"
     for number, line in enumerate(lines()):
-        stretch = PACE[hashed("pace", "slt", line) % len(PACE)]
+        stretch = STRETCH[hashed("stretch", line) % len(STRETCH)]
         with tempfile.NamedTemporaryFile(suffix=".wav") as file:
             command = [folder / "usr/bin/flite", "-voice", "slt", "--setf", f"duration_stretch={stretch}"]
             command += ["-t", f"{line[:1].upper()}{line[1:]}.", "-o", file.name]

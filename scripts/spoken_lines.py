@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 CONCEPTS = Path(__file__).resolve().parents[1] / "training" / "world" / "data" / "concepts.json"
-COLOURS = ("red", "green", "blue", "yellow", "white", "black", "pink", "gray")
+COLOURS = ("red", "green", "blue", "yellow", "white", "black", "pink", "orange")  # "gray" sounds like "great"
 GROUNDS = (
     *(f"on {colour}" for colour in COLOURS), "in the sky", "on the grass", "in the sea", "at night", "in the snow",
 )  # fmt: skip
@@ -40,7 +40,7 @@ def choose(options: Sequence[Any], *words: str) -> Any:
     return options[hashed(*words) % len(options)]
 
 
-def _of_concept(concept: dict[str, Any], others: Sequence[str]) -> Iterator[str]:
+def _of_concept(concept: dict[str, Any], names: Sequence[str]) -> Iterator[str]:
     name, many = concept["name"], concept["plural"]
     one = f"{concept['article']} {name}"
     yield one
@@ -48,18 +48,18 @@ def _of_concept(concept: dict[str, Any], others: Sequence[str]) -> Iterator[str]
     yield f"{choose(COUNTS[:2], 'few', name)} {many}"
     yield f"{choose(COUNTS[2:], 'count', name)} {many}"
     yield f"the {name} {choose(DEEDS, 'deed', name)}"
-    yield f"{one} {choose(GROUNDS, 'ground', name)}"
-    yield f"a {choose(COLOURS, 'colour', name)} {name}"
+    yield f"the {name} is {choose(GROUNDS, 'ground', name)}"
+    yield f"the {name} is {choose(COLOURS, 'colour', name)}"
     yield choose(FRAMES, "frame", name).format(one=one, many=many, name=name)
     if hashed("relation?", name) % 4 == 0:
-        yield f"{one} {choose(RELATIONS, 'relation', name)} {choose(others, 'other', name)}"
+        yield f"the {name} is {choose(RELATIONS, 'relation', name)} the {choose(names, 'other', name)}"
 
 
 def lines() -> list[str]:
     """Return every sentence once, in a fixed order; no capitals but in names and "I", no full stop."""
     concepts = json.loads(CONCEPTS.read_text(encoding="utf-8"))
-    ones = [f"{concept['article']} {concept['name']}" for concept in concepts]
-    found = [line for concept in concepts for line in _of_concept(concept, ones)]
+    names = [concept["name"] for concept in concepts]
+    found = [line for concept in concepts for line in _of_concept(concept, names)]
     found += [*TALK, *COLOURS, *NUMBERS]
     found += [f"{NUMBERS[k]} {NUMBERS[k + 1]} {NUMBERS[k + 2]}" for k in range(len(NUMBERS) - 2)]
     found += [" ".join(choose(NUMBERS, "digits", str(k), str(place)) for place in range(3)) for k in range(20)]
