@@ -117,9 +117,10 @@ class TextStep:
         if config.qk_norm:
             norms = [expert.q_norm.weight] * config.num_heads + [expert.k_norm.weight] * config.num_kv_heads
             heads = torch.stack(cast(list[Tensor], norms)).float() * math.sqrt(config.head_dim)
-        biases = [linear.bias for linear in (expert.q_proj, expert.k_proj, expert.v_proj) if linear.bias is not None]
+        linears = (expert.q_proj, expert.k_proj, expert.v_proj)
+        biases: list[Tensor] = [linear.bias for linear in linears if linear.bias is not None]
         return _LayerStep(
-            self._scaled(expert.input_norm, expert.q_proj, expert.k_proj, expert.v_proj),
+            self._scaled(expert.input_norm, *linears),
             torch.cat(biases).float() if biases else None,
             heads,
             self._product(expert.o_proj.weight.float()),
@@ -196,11 +197,11 @@ class _Source:
     """What a copy was made from, and whether it is still the same."""
 
     def __init__(self, model: OmniModel) -> None:
-        self._places = [(holder._modules, name, holder._modules[name]) for holder, name in _modules(model)]
+        self._places = [(held._modules, name, cast(nn.Module, held._modules[name])) for held, name in _modules(model)]
         self._slots = [
             (module._parameters, name, weight)
             for _, _, module in self._places
-            for name, weight in cast(nn.Module, module)._parameters.items()
+            for name, weight in module._parameters.items()
             if weight is not None
         ]
         self._tensors = [weight for _, _, weight in self._slots]
