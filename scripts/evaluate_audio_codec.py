@@ -13,7 +13,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Measure -> (is it a ceiling?, limit).
 LIMITS = {"speech/wer_added": (True, 0.03), "speech/dnsmos_lost": (True, 0.3), "notes/kept": (False, 0.95)}
-# As they are commonly given, not looked up: name, sample rate and channels, latents a second, what a latent is, numbers a second.
+# As they are commonly given, not looked up: name, sound, latents a second, what a latent is, numbers a second.
 PEERS = (
     ("Stable Audio Open (Oobleck)", "44.1 kHz stereo", 21.5, "64 continuous", "1,378"),
     ("EnCodec, 6 kbit/s", "24 kHz mono", 75.0, "8 codes of 10 bits (128 inside)", "600 codes"),
@@ -23,10 +23,10 @@ PEERS = (
 
 CARD = """# Audio codec `{name}`
 
-16 kHz mono sound as {channels} numbers, {rate:g} times a second, and back. `AutoencoderLogMel` of `omni/codecs/mel.py`:
-two neighbouring frames of {bands} log-mel bands, projected on their {channels} principal components and scaled to unit
-variance. The way back is a Griffin-Lim that imposes the sums over the bands and leaves the rest to the sound itself; it
-starts without chance, so that the same latents always sound the same. A small network corrects the components.
+16 kHz mono sound as {channels} numbers, {rate:g} times a second, and back. `AutoencoderLogMel` of
+`omni/codecs/mel.py`: {group} neighbouring frames of {bands} log-mel bands, projected on their {channels} principal
+components and scaled to unit variance. The way back is a Griffin-Lim that imposes the sums over the bands and leaves
+the rest to the sound itself; it starts without chance, so that the same latents always sound the same.{network}
 
 * Fitted by `python -m training.codecs.audio configs/train/audio_codec.yaml` on speech, music and named sounds of the
   omni world (`training/world`), training combinations only; their sources are in DATA_SOURCES.md.
@@ -54,6 +54,8 @@ def write_card(folder, codec, figures):
         channels=codec.channels,
         rate=codec.latents_per_second,
         bands=codec.autoencoder.config.bands,
+        group=codec.autoencoder.config.frames_per_latent,
+        network=" A small network corrects the components." if codec.autoencoder.config.width else "",
         rows="\n".join(f"| {name} | {value:.4g} |" for name, value in figures.items()),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -107,7 +107,7 @@ def test_merged_equals_loaded(tokenizer, batch, tmp_path, tokens):
     adapters.merge()
     assert adapters.names == [] and not any("lora" in name for name, _ in base.named_parameters())
     for mine, theirs in zip(loaded, answers(base, batch), strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-5)
 
 
 def test_several_adapters_add_up_by_weight_and_switch(tokenizer, batch, tmp_path):

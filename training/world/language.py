@@ -13,7 +13,9 @@ from functools import cache
 from training.world.pack import Concept, concepts
 from training.world.scene import DRAWN_BACKGROUNDS, PLAIN_BACKGROUNDS, Scene
 
-__all__ = ["Slots", "background_phrase", "caption", "describe", "find", "name_things", "parse", "place_phrase", "with_article"]
+__all__ = [
+    "Slots", "background_phrase", "caption", "describe", "find", "name_things", "parse", "place_phrase", "with_article",
+]  # fmt: skip
 
 Slots = dict[str, str | int]
 
