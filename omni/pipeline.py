@@ -14,6 +14,7 @@ from omni.adapters import Adapters
 from omni.chat import ChatTemplate, Turn, open_reply, to_document
 from omni.checkpoint import Defaults, load_folder, save_folder
 from omni.crafts import Crafts
+from omni.decode import quantize_text
 from omni.errors import ConfigError, InputError
 from omni.events import Event
 from omni.generate import Forced, GenerationSettings, Generator, Request
@@ -80,7 +81,12 @@ class Omni(Crafts):
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path | None = None, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+        cls,
+        path: str | Path | None = None,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        quantize: str | None = None,
     ) -> "Omni":
         """Load a model.
 
@@ -88,16 +94,22 @@ class Omni(Crafts):
             path: a folder, or a name on the Hugging Face Hub; the shipped model where left out.
             device: where it runs.
             dtype: of its weights in memory.
+            quantize: "int8" writes words with weights of eight bits, on a CPU; media stay as they are.
 
         Raises:
             CheckpointError: the folder is incomplete or damaged.
-            ConfigError: the device is not there.
+            ConfigError: the device is not there, or quantize is unknown or cannot be used on it.
         """
+        if quantize not in (None, "int8"):
+            raise ConfigError(f"quantize is {quantize!r}; choose 'int8', or leave it out")
         keep_freed_memory()
         place = _device(device)
         model, tokenizer, codecs, defaults = load_folder(SHIPPED if path is None else path, dtype=dtype)
         codecs = {name: codec.to(place) for name, codec in codecs.items()}
-        return cls(model.to(place), tokenizer, codecs, defaults)
+        model = model.to(place)
+        if quantize is not None:
+            quantize_text(model)
+        return cls(model, tokenizer, codecs, defaults)
 
     def save_pretrained(self, path: str | Path, *, dtype: torch.dtype | None = None) -> None:
         """Write a self-contained model folder.

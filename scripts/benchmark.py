@@ -91,6 +91,13 @@ ROWS: Mapping[str, Row] = {
         lambda: (sides.NEW_TEXT_TOKENS,) * 2,
         f"{_DECODE_NOTE}; both sides may go on to a picture",
     ),
+    "decode_int8/transfusion_pytorch": Row(
+        sides.our_decode_int8,
+        sides.peer_decode,
+        "tokens/s",
+        lambda: (sides.NEW_TEXT_TOKENS,) * 2,
+        f"{_DECODE_NOTE}; our text phase with weights of eight bits, the peer in float32",
+    ),
     "decode/transfusion_pytorch_text_only": Row(
         sides.our_decode,
         sides.peer_decode_text_only,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from omni import OmniConfig, OmniModel
 from omni.chat import ChatTemplate
+from omni.decode import quantize_text
 from omni.errors import ConfigError
 from omni.flow import sample_sigma
 from omni.generate import Forced, GenerationSettings, Generator, Request
@@ -204,6 +205,19 @@ def our_decode(device: str) -> Variants:
         assert count == NEW_TEXT_TOKENS, f"the untrained model ended its reply after {count} tokens"
 
     return in_each_precision(decode, device)
+
+
+def our_decode_int8(device: str) -> Variants:
+    """Offer the same with weights of eight bits in the text phase."""
+    generator, prompt = our_generator(device)
+    quantize_text(generator.model)
+    settings = GenerationSettings(max_new_tokens=NEW_TEXT_TOKENS, max_media=0, temperature=0.0)
+
+    def decode() -> None:
+        count = len(list(generator.run([Request(prompt, seed=0)], settings)))
+        assert count == NEW_TEXT_TOKENS, f"the untrained model ended its reply after {count} tokens"
+
+    return {"int8": decode}
 
 
 # The peer's side: transfusion-pytorch.

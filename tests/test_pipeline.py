@@ -337,3 +337,11 @@ def test_describe_names_what_the_model_is(omni: Omni) -> None:
     facts = json.loads(json.dumps(omni.describe()))
     assert facts["parameters"] == sum(p.numel() for p in omni.model.parameters())
     assert facts["modalities"] == ["text", "image"] and facts["defaults"]["steps"] == omni.defaults.steps
+
+
+def test_quantised_words_are_almost_the_same(small: Omni, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    small.save_pretrained(tmp_path)
+    eight = Omni.from_pretrained(tmp_path, quantize="int8")
+    assert isinstance(eight.chat("hello", seed=0, max_media=0, max_new_tokens=4).text, str)
+    with pytest.raises(ConfigError, match="int8"):
+        Omni.from_pretrained(tmp_path, quantize="int4")

@@ -55,7 +55,8 @@ def _residual(block: Any, x: Tensor, clips: int) -> Tensor:
 def _attention(block: Any, x: Tensor) -> Tensor:
     rows, columns = x.shape[-2:]
     qkv = F.conv2d(_norm(block.norm, x), block.to_qkv.weight, block.to_qkv.bias).flatten(2).transpose(1, 2)[:, None]
-    mixed = F.scaled_dot_product_attention(*qkv.chunk(3, dim=-1))
+    q, k, v = qkv.chunk(3, dim=-1)
+    mixed = F.scaled_dot_product_attention(q, k, v)
     mixed = mixed[:, 0].transpose(1, 2).unflatten(2, (rows, columns))
     return F.conv2d(mixed, block.proj.weight, block.proj.bias) + x
 
