@@ -93,7 +93,7 @@ def test_encoding_is_resumable_and_loads_as_messages(folder, trainer):
     trainer.average.write_back(trainer.autoencoder)
     codec = export(trainer.autoencoder, config=trainer.config, banks=trainer.banks)
     config = EncodeConfig(
-        codec=str(folder / "export"),
+        codecs={"vision": str(folder / "export")},
         output=str(folder / "latents"),
         documents=16,
         shard_documents=8,
