@@ -75,9 +75,10 @@ def classify(samples: NDArray[np.floating], sample_rate: int = RATE) -> list[tup
         ConfigError: the judge has not been fetched.
         InputError: the samples cannot be judged.
     """
+    sound = mono(samples)
     fetched("model.data")  # weights beside the network, which name them by this file
     judge = session(fetched("model.onnx"))
-    patches = _patches(_normalised(resample(mono(samples), sample_rate, RATE)))
+    patches = _patches(_normalised(resample(sound, sample_rate, RATE)))
     given = np.round(patches / IN_SCALE + IN_ZERO).clip(0, 255).astype(np.uint8)
     answers = np.concatenate([judge.run(None, {"audio": patch[None, None]})[0] for patch in given])
     scores = (1.0 / (1.0 + np.exp(-OUT_SCALE * (answers.astype(np.float64) - OUT_ZERO)))).max(0)
