@@ -11,20 +11,17 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any
 
 import torch
 
-from omni.codecs.vision import VisionCodec
+from omni.codecs import Codec, codec_class
 from omni.config import OmniConfig
 from omni.errors import CheckpointError, ConfigError
 from omni.model import OmniModel
 from omni.text import TextTokenizer
 
-if TYPE_CHECKING:
-    from omni.codecs.audio import AudioCodec
-
-__all__ = ["Defaults", "check_manifest", "codec_class", "find_folder", "load_folder", "save_folder", "write_manifest"]
+__all__ = ["Defaults", "check_manifest", "find_folder", "load_folder", "save_folder", "write_manifest"]
 
 MANIFEST, SETTINGS, CONFIG = "manifest.json", "omni.json", "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -228,18 +225,6 @@ def _load_model(folder: Path, dtype: torch.dtype) -> OmniModel:
         raise CheckpointError(
             f"{folder}: the weights cannot be loaded ({_first_line(error)}); restore the folder"
         ) from error
-
-
-Codec = Union[VisionCodec, "AudioCodec"]
-
-
-def codec_class(stream: str) -> "type[VisionCodec] | type[AudioCodec]":
-    """Return the class of a stream's codec: sound has one of its own."""
-    if stream != "audio":
-        return VisionCodec
-    from omni.codecs.audio import AudioCodec
-
-    return AudioCodec
 
 
 def _load_codec(folder: Path, stream: str, channels: int) -> Codec:

@@ -13,11 +13,12 @@ import torch
 from omni.adapters import Adapters
 from omni.chat import ChatTemplate, Turn, open_reply, to_document
 from omni.checkpoint import Defaults, load_folder, save_folder
+from omni.codecs import Codec
 from omni.crafts import Crafts
 from omni.decode import quantize_text
 from omni.errors import ConfigError, InputError
 from omni.events import Event
-from omni.generate import Forced, GenerationSettings, Generator, Request
+from omni.generate import Forced, Generator, Request
 from omni.guidance import GuidanceConfig, require_effect
 from omni.limits import Limits
 from omni.memory import keep_freed_memory
@@ -26,7 +27,8 @@ from omni.model import OmniModel
 from omni.parts import Action, Part, Text
 from omni.reply import Finished, Reply, collect
 from omni.sequence import Medium, TextRun
-from omni.studio import Codec, Studio
+from omni.settings import GenerationSettings
+from omni.studio import Studio
 from omni.text import TextTokenizer
 
 __all__ = ["Finished", "Omni", "Reply"]

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 
 from omni.chat import ACTIONS, Turn, open_reply, to_document
 from omni.errors import InputError
-from omni.generate import Forced, GenerationSettings, Request
+from omni.generate import Forced, Request
 from omni.guidance import Branch
 from omni.parts import Video
 from omni.reader import Reader
 from omni.reply import collect
 from omni.sequence import Segment, TextRun
+from omni.settings import GenerationSettings
 from omni.studio import DEFAULT_FPS
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ F frames, H rows, W columns of pixels; N latent tokens, C numbers in each.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,17 +14,14 @@ from PIL import Image as PILImage
 from torch import Tensor
 
 from omni.chat import LARGEST_NUMBER, ChatTemplate, FilmClock, medium_from_latents, to_latents
-from omni.checkpoint import Codec
-from omni.codecs.vision import FilmDecoder, VisionCodec
+from omni.codecs import AudioCodec, Codec, VisionCodec
+from omni.codecs.vision import FilmDecoder
 from omni.config import OmniConfig
 from omni.errors import InputError
 from omni.parts import Audio, Image, Video
 from omni.sequence import Medium
 
-if TYPE_CHECKING:
-    from omni.codecs.audio import AudioCodec
-
-__all__ = ["DEFAULT_FPS", "Codec", "Studio"]
+__all__ = ["DEFAULT_FPS", "Studio"]
 
 DEFAULT_FPS = 8
 DEFAULT_LATENTS_PER_SECOND = 25.0
@@ -82,13 +79,13 @@ class Studio:
         """
         return cast(VisionCodec, self.codecs[self._stream(modality)])
 
-    def audio(self) -> "AudioCodec":
+    def audio(self) -> AudioCodec:
         """Return the codec of sound.
 
         Raises:
             InputError: the model has none.
         """
-        return cast("AudioCodec", self.codecs[self._stream("audio")])
+        return cast(AudioCodec, self.codecs[self._stream("audio")])
 
     def _stream(self, modality: str) -> str:
         stream = self.config.stream_of.get(modality)

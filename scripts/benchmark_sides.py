@@ -16,11 +16,12 @@ from omni.chat import ChatTemplate
 from omni.decode import quantize_text
 from omni.errors import ConfigError
 from omni.flow import sample_sigma
-from omni.generate import Forced, GenerationSettings, Generator, Request
+from omni.generate import Forced, Generator, Request
 from omni.guidance import GuidanceConfig
 from omni.losses import loss_counts, loss_sums
 from omni.masks import dense_mask
 from omni.sequence import FlatDocument, Grid, Medium, PackedBatch, Segment, TextRun, flatten, pack
+from omni.settings import GenerationSettings
 from omni.studio import Studio
 from omni.text import CONTROL_TOKENS
 from training.engine import best_precision

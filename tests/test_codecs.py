@@ -161,7 +161,7 @@ def _set(folder, *, file="codec_config.json", **values):
         (lambda f: _set(f, nonsense=1), "unknown key 'nonsense'"),
         (lambda f: _set(f, class_name="UNet2DModel"), "not an autoencoder"),
         (lambda f: _set(f, class_name="AutoencoderOfTomorrow"), "not an autoencoder"),
-        (lambda f: _set(f, library="os"), "not an autoencoder"),
+        (lambda f: _set(f, package="os"), "not an autoencoder"),
         (lambda f: _set(f, latents_std=[1.0]), "latents_mean and latents_std need 4 values"),
         (lambda f: _set(f, rgb_map=[[0, 0, 0]]), "rgb_map needs 5 rows"),
         (lambda f: _set(f, file="config.json", base_dim=8), "does not fit"),

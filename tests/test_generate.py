@@ -6,11 +6,12 @@ from tests.test_model import documents, packed, picture
 
 from omni.chat import Turn, medium_from_latents, open_reply, to_document, to_latents
 from omni.events import MediaFinished, MediaPreview, MediaStarted, TextDelta
-from omni.generate import Forced, GenerationSettings, Request
+from omni.generate import Forced, Request
 from omni.guidance import GuidanceConfig
 from omni.parts import Image
 from omni.reader import Reader, to_items
 from omni.sequence import FlatDocument, TextRun, flatten, pack
+from omni.settings import GenerationSettings
 
 SETTINGS = GenerationSettings(steps=3, max_new_tokens=24, max_block_tokens=6, guidance=GuidanceConfig(scale=2.0))
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from omni.adapters import fingerprint
-from omni.checkpoint import codec_class, find_folder
+from omni.checkpoint import find_folder
+from omni.codecs import codec_class
 from omni.config import OmniConfig
 from omni.errors import ConfigError
 from omni.model import OmniModel

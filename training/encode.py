@@ -24,13 +24,10 @@ from pydantic import Field
 from torch import Tensor
 
 from omni.chat import FilmClock
-from omni.checkpoint import codec_class
-from omni.codecs.vision import VisionCodec
-from omni.errors import ConfigError, OmniError
-from omni.memory import keep_freed_memory
-from omni.studio import Codec
+from omni.codecs import Codec, VisionCodec, codec_class
+from omni.errors import ConfigError
 from training.config import Section
-from training.settings import load_settings
+from training.settings import run_program
 from training.shards import shard_path, write_shard
 
 __all__ = ["EncodeConfig", "encode", "main"]
@@ -246,28 +243,15 @@ def encode(config: EncodeConfig) -> Iterator[tuple[Path, int, int]]:
             yield shard_path(folder, shard), len(documents), len(jobs)
 
 
-def main(arguments: list[str]) -> int:
-    """Encode with a progress line; return the exit status."""
-    if not arguments:
-        print("usage: python -m training.encode CONFIG [key=value ...]", file=sys.stderr)
-        return 2
-    keep_freed_memory()
-    try:
-        config = load_settings(EncodeConfig, arguments[0], arguments[1:])
-        torch.set_num_threads(config.threads)
-        started, num_documents, num_media = time.perf_counter(), 0, 0
-        for path, documents, media in encode(config):
-            num_documents, num_media = num_documents + documents, num_media + media
-            rate = num_media / (time.perf_counter() - started)
-            print(
-                f"{path.name}  {num_documents} documents, {num_media} media, {rate:.0f} a second",
-                flush=True,
-            )
-    except OmniError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def main(config: EncodeConfig) -> None:
+    """Encode with a progress line."""
+    torch.set_num_threads(config.threads)
+    started, num_documents, num_media = time.perf_counter(), 0, 0
+    for path, documents, media in encode(config):
+        num_documents, num_media = num_documents + documents, num_media + media
+        rate = num_media / (time.perf_counter() - started)
+        print(f"{path.name}  {num_documents} documents, {num_media} media, {rate:.0f} a second", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_program(EncodeConfig, main, "training.encode"))

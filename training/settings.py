@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from omni.errors import ConfigError
+from omni.errors import ConfigError, OmniError
+from omni.memory import keep_freed_memory
 
-__all__ = ["Section", "load_settings"]
+__all__ = ["Section", "load_settings", "run_program"]
 
 
 class Section(BaseModel):
@@ -98,3 +100,23 @@ def _sentence(kind: type[BaseModel], problem: Any) -> str:
     known = list(_section_at(kind, problem["loc"][:-1]).model_fields)
     near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
     return f"{place} is no setting; " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
+
+
+def run_program(kind: type[Settings], run: Callable[[Settings], object], module: str) -> int:
+    """Run a program whose command line is CONFIG [key=value ...]; return its exit status.
+
+    Args:
+        kind: the model that the settings fill.
+        run: the program; an OmniError of its becomes one line on stderr.
+        module: how the program is started, for its usage line.
+    """
+    if not sys.argv[1:]:
+        print(f"usage: python -m {module} CONFIG [key=value ...]", file=sys.stderr)
+        return 2
+    keep_freed_memory()
+    try:
+        run(load_settings(kind, sys.argv[1], sys.argv[2:]))
+    except OmniError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

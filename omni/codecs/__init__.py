@@ -3,4 +3,11 @@
 from omni.codecs.audio import AudioCodec, AudioCodecConfig
 from omni.codecs.vision import CodecConfig, VisionCodec
 
-__all__ = ["AudioCodec", "AudioCodecConfig", "CodecConfig", "VisionCodec"]
+__all__ = ["AudioCodec", "AudioCodecConfig", "Codec", "CodecConfig", "VisionCodec", "codec_class"]
+
+Codec = VisionCodec | AudioCodec
+
+
+def codec_class(stream: str) -> type[VisionCodec] | type[AudioCodec]:
+    """Return the class of a stream's codec: sound has one of its own."""
+    return AudioCodec if stream == "audio" else VisionCodec

@@ -7,22 +7,27 @@ A codec folder holds `codec_config.json` (class and statistics), `config.json` (
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from omni.codecs.folder import (
+    CONFIG_FILE,
+    OWN_CONFIG,
+    check_statistics,
+    load_weights,
+    read_config,
+    read_json,
+    write_folder,
+)
 from omni.codecs.mel import AutoencoderLogMel, LogMelConfig
 from omni.errors import CheckpointError, InputError
 
 __all__ = ["AudioCodec", "AudioCodecConfig"]
 
-CONFIG_FILE = "codec_config.json"
-# The first is what we write; the second is what diffusers writes, so that its folders drop in.
-WEIGHT_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 CLASSES = {"AutoencoderLogMel": "omni", "AutoencoderOobleck": "diffusers"}
 PREVIEW_RANGE = 2.5  # normalised latents from minus this to this fill the range of a preview
 
@@ -33,7 +38,7 @@ class AudioCodecConfig:
 
     Args:
         class_name: one of CLASSES.
-        library: where the class comes from.
+        package: where the class comes from.
         latents_mean: mean of each latent channel; without it, zeros.
         latents_std: standard deviation of each channel; without it, ones.
         stored_dtype: precision of the weights on disk; in memory they are float32.
@@ -41,7 +46,7 @@ class AudioCodecConfig:
     """
 
     class_name: str
-    library: str = "omni"
+    package: str = "omni"
     latents_mean: tuple[float, ...] | None = None
     latents_std: tuple[float, ...] | None = None
     stored_dtype: str = "float32"
@@ -50,39 +55,18 @@ class AudioCodecConfig:
     @classmethod
     def from_file(cls, path: Path) -> AudioCodecConfig:
         """Read a config; raise CheckpointError when it is missing, damaged, or has unknown keys or another class."""
-        values = _read_json(path)
-        known = [field.name for field in dataclasses.fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown or "class_name" not in values:
-            what = f"unknown key {unknown[0]!r}" if unknown else "no class_name"
-            raise CheckpointError(f"{path}: {what}; known keys are {known}")
-        lists = {key: tuple(values[key]) for key in ("latents_mean", "latents_std") if values.get(key)}
-        config = cls(**{**values, **lists})
-        if CLASSES.get(config.class_name) != config.library:
+        config = read_config(cls, path)
+        if CLASSES.get(config.class_name) != config.package:
             raise CheckpointError(
-                f"{path}: {config.library}.{config.class_name} is no audio autoencoder that is known here; "
-                f"name one of {[f'{library}.{name}' for name, library in CLASSES.items()]}"
+                f"{path}: {config.package}.{config.class_name} is no audio autoencoder that is known here; "
+                f"name one of {[f'{package}.{name}' for name, package in CLASSES.items()]}"
             )
-        if config.stored_dtype not in ("float32", "float16", "bfloat16"):
-            raise CheckpointError(f"{path}: stored_dtype {config.stored_dtype!r} is not float32, float16 or bfloat16")
         return config
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; a codec folder needs it: restore the folder") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); restore the file") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds a {type(values).__name__}, not a JSON object; restore the file")
-    return values
 
 
 def _build(config: AudioCodecConfig, path: Path) -> Any:
     """Build the autoencoder that `config.json` describes, without its weights."""
-    own = _read_json(path)
+    own = read_json(path)
     try:
         if config.class_name == "AutoencoderLogMel":
             return AutoencoderLogMel(LogMelConfig(**own))
@@ -93,34 +77,10 @@ def _build(config: AudioCodecConfig, path: Path) -> Any:
         raise CheckpointError(f"{path} does not build a {config.class_name}: {error}; restore it") from error
 
 
-def _load_weights(autoencoder: nn.Module, folder: Path, sha256: str | None) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-    if path is None:
-        raise CheckpointError(f"{folder / WEIGHT_FILES[0]} is missing; restore it (only safetensors are read)")
-    data = path.read_bytes()
-    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise CheckpointError(f"{path} is damaged: its SHA-256 differs from {CONFIG_FILE}; restore the file")
-    try:
-        autoencoder.load_state_dict({name: value.float() for name, value in load(data).items()})
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged ({error}); restore the file") from error
-    except RuntimeError as error:  # a heading, then a line for each weight that differs
-        first = " ".join(str(error).split("\n")[1:2]).strip() or str(error)
-        raise CheckpointError(f"{path} does not fit {folder / 'config.json'}: {first}; restore both") from error
-
-
 def _statistics(config: AudioCodecConfig, num_channels: int) -> tuple[Tensor, Tensor]:
     mean = config.latents_mean or (0.0,) * num_channels
     std = config.latents_std or (1.0,) * num_channels
-    if len(mean) != num_channels or len(std) != num_channels or not min(std) > 0:
-        raise CheckpointError(
-            f"{CONFIG_FILE}: latents_mean and latents_std need {num_channels} values, all of std positive; "
-            f"got {len(mean)} and {len(std)}; measure them with training/codecs"
-        )
-    return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
+    return check_statistics(mean, std, num_channels)
 
 
 class AudioCodec(nn.Module):
@@ -168,26 +128,17 @@ class AudioCodec(nn.Module):
         """
         folder = Path(path)
         config = AudioCodecConfig.from_file(folder / CONFIG_FILE)
-        autoencoder = _build(config, folder / "config.json")
-        _load_weights(autoencoder, folder, config.sha256)
+        autoencoder = _build(config, folder / OWN_CONFIG)
+        load_weights(autoencoder, folder, config.sha256)
         return cls(autoencoder, config)
 
     def save(self, path: str | Path) -> None:
         """Write the folder that `from_folder` reads; weights in the config's `stored_dtype`."""
-        from safetensors.torch import save
-
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        dtype = cast(torch.dtype, getattr(torch, self.config.stored_dtype))
-        weights = self.autoencoder.state_dict().items()
-        data = save({name: value.to("cpu", dtype).contiguous() for name, value in weights})
-        (folder / WEIGHT_FILES[0]).write_bytes(data)
-        config = dataclasses.replace(self.config, sha256=hashlib.sha256(data).hexdigest())
-        text = json.dumps(dataclasses.asdict(config), indent=1)
-        (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        write_folder(folder, self.config, self.autoencoder.state_dict())
         if self.is_log_mel:
             own = json.dumps(dataclasses.asdict(self.autoencoder.config), indent=1)
-            (folder / "config.json").write_text(own + "\n", encoding="utf-8")
+            (folder / OWN_CONFIG).write_text(own + "\n", encoding="utf-8")
         else:
             self.autoencoder.save_config(folder)
 

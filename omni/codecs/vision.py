@@ -7,25 +7,28 @@ A codec folder holds `codec_config.json` (class and statistics), `config.json` (
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from omni.codecs.clips import ClipPath
+from omni.codecs.folder import (
+    CONFIG_FILE,
+    OWN_CONFIG,
+    check_statistics,
+    load_weights,
+    read_config,
+    read_json,
+    write_folder,
+)
 from omni.codecs.frames import FramePath
 from omni.errors import CheckpointError, InputError
 
 __all__ = ["CodecConfig", "FilmDecoder", "VisionCodec"]
 
 MAX_CLIP_PIXELS = 2**22  # of all clips of a call
-
-CONFIG_FILE = "codec_config.json"
-# The first is what we write; the second is what diffusers writes, so that its folders drop in.
-WEIGHT_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,7 @@ class CodecConfig:
 
     Args:
         class_name: an autoencoder class of `diffusers.models`.
-        library: where the class comes from.
+        package: where the class comes from.
         latents_mean: mean of each latent channel; without it, what the autoencoder's own config says.
         latents_std: standard deviation of each channel, likewise.
         rgb_map: linear map from normalised latents to RGB in [0, 1]; C rows and a last one for the constant.
@@ -43,7 +46,7 @@ class CodecConfig:
     """
 
     class_name: str
-    library: str = "diffusers"
+    package: str = "diffusers"
     latents_mean: tuple[float, ...] | None = None
     latents_std: tuple[float, ...] | None = None
     rgb_map: tuple[tuple[float, float, float], ...] | None = None
@@ -53,27 +56,7 @@ class CodecConfig:
     @classmethod
     def from_file(cls, path: Path) -> CodecConfig:
         """Read a config; raise CheckpointError when it is missing, damaged, or has unknown keys."""
-        values = _read_json(path)
-        unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
-        if unknown or "class_name" not in values:
-            what = f"unknown key {sorted(unknown)[0]!r}" if unknown else "no class_name"
-            raise CheckpointError(f"{path}: {what}; known keys are {[f.name for f in dataclasses.fields(cls)]}")
-        lists = {key: tuple(values[key]) for key in ("latents_mean", "latents_std") if values.get(key)}
-        if values.get("rgb_map"):
-            lists["rgb_map"] = tuple(tuple(row) for row in values["rgb_map"])
-        return cls(**{**values, **lists})
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; a codec folder needs it: restore the folder") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); restore the file") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds a {type(values).__name__}, not a JSON object; restore the file")
-    return values
+        return read_config(cls, path)
 
 
 def _autoencoder_class(config: CodecConfig, path: Path) -> Any:
@@ -81,9 +64,9 @@ def _autoencoder_class(config: CodecConfig, path: Path) -> Any:
     import diffusers.models
 
     is_allowed = config.class_name.startswith(("Autoencoder", "AsymmetricAutoencoder"))
-    if config.library != "diffusers" or not is_allowed or not hasattr(diffusers.models, config.class_name):
+    if config.package != "diffusers" or not is_allowed or not hasattr(diffusers.models, config.class_name):
         raise CheckpointError(
-            f"{path}: {config.library}.{config.class_name} is not an autoencoder of the installed diffusers; "
+            f"{path}: {config.package}.{config.class_name} is not an autoencoder of the installed diffusers; "
             "name one such as AutoencoderKLWan, AutoencoderKL or AutoencoderDC, or upgrade diffusers"
         )
     return getattr(diffusers.models, config.class_name)
@@ -95,33 +78,14 @@ def _fold(value: Tensor) -> Tensor:
 
 
 def _unfold(stored: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Undo `_fold`, in float32."""
+    """Undo `_fold`."""
     state = {}
     for name, value in stored.items():
         if name in expected and expected[name].dim() == 5 and value.dim() == 4:
             shape = expected[name].shape
             value = torch.cat([value.new_zeros(*shape[:2], shape[2] - 1, *shape[3:]), value[:, :, None]], dim=2)
-        state[name] = value.float()
+        state[name] = value
     return state
-
-
-def _load_weights(autoencoder: nn.Module, folder: Path, sha256: str | None) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
-    if path is None:
-        raise CheckpointError(f"{folder / WEIGHT_FILES[0]} is missing; restore it (only safetensors are read)")
-    data = path.read_bytes()
-    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise CheckpointError(f"{path} is damaged: its SHA-256 differs from {CONFIG_FILE}; restore the file")
-    try:
-        autoencoder.load_state_dict(_unfold(load(data), autoencoder.state_dict()))
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged ({error}); restore the file") from error
-    except RuntimeError as error:  # a heading, then a line for each weight that differs
-        first = " ".join(str(error).split("\n")[1:2]).strip() or str(error)
-        raise CheckpointError(f"{path} does not fit {folder / 'config.json'}: {first}; restore both") from error
 
 
 def _statistics(config: CodecConfig, own: Any, num_channels: int) -> tuple[Tensor, Tensor]:
@@ -132,12 +96,7 @@ def _statistics(config: CodecConfig, own: Any, num_channels: int) -> tuple[Tenso
         # diffusers keeps either lists per channel (Wan) or one scale and shift (FLUX, SD3, DC-AE).
         mean = own.get("latents_mean") or [own.get("shift_factor") or 0.0] * num_channels
         std = own.get("latents_std") or [1.0 / (own.get("scaling_factor") or 1.0)] * num_channels
-    if len(mean) != num_channels or len(std) != num_channels or min(std) <= 0:
-        raise CheckpointError(
-            f"{CONFIG_FILE}: latents_mean and latents_std need {num_channels} values, all of std positive; "
-            f"got {len(mean)} and {len(std)}; measure them with training/codecs"
-        )
-    return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
+    return check_statistics(mean, std, num_channels)
 
 
 class VisionCodec(nn.Module):
@@ -196,29 +155,20 @@ class VisionCodec(nn.Module):
         folder = Path(path)
         config = CodecConfig.from_file(folder / CONFIG_FILE)
         autoencoder_class = _autoencoder_class(config, folder / CONFIG_FILE)
-        own = _read_json(folder / "config.json")
+        own = read_json(folder / OWN_CONFIG)
         try:
             autoencoder = autoencoder_class.from_config(own)
         except (TypeError, ValueError) as error:
-            message = f"{folder / 'config.json'} does not build a {config.class_name}: {error}; restore it"
+            message = f"{folder / OWN_CONFIG} does not build a {config.class_name}: {error}; restore it"
             raise CheckpointError(message) from error
-        _load_weights(autoencoder, folder, config.sha256)
+        load_weights(autoencoder, folder, config.sha256, restore=_unfold)
         return cls(autoencoder, config)
 
     def save(self, path: str | Path) -> None:
         """Write the folder that `from_folder` reads; weights in the config's `stored_dtype`."""
-        from safetensors.torch import save
-
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        dtype = cast(torch.dtype, getattr(torch, self.config.stored_dtype))
-        weights = self.autoencoder.state_dict().items()
-        state = {name: _fold(value).to("cpu", dtype).contiguous() for name, value in weights}
-        data = save(state)
-        (folder / WEIGHT_FILES[0]).write_bytes(data)
-        config = dataclasses.replace(self.config, sha256=hashlib.sha256(data).hexdigest())
-        text = json.dumps(dataclasses.asdict(config), indent=1)
-        (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+        weights = {name: _fold(value) for name, value in self.autoencoder.state_dict().items()}
+        write_folder(folder, self.config, weights)
         self.autoencoder.save_config(folder)
 
     @torch.no_grad()

@@ -19,11 +19,10 @@ from torch import Tensor
 
 from omni.codecs.audio import AudioCodec, AudioCodecConfig
 from omni.codecs.mel import AutoencoderLogMel, LogMelConfig
-from omni.errors import ConfigError, OmniError
-from omni.memory import keep_freed_memory
+from omni.errors import ConfigError
 from training.codecs.audio_material import Recording, recordings
-from training.codecs.muon import Muon
-from training.settings import load_settings
+from training.muon import Muon
+from training.settings import run_program
 
 __all__ = ["AudioFitConfig", "fit"]
 
@@ -201,22 +200,12 @@ def fit(config: AudioFitConfig, material: Iterable[Recording]) -> AudioCodec:
     return _finish(autoencoder, groups, config)
 
 
-def main(arguments: list[str]) -> int:
-    """Fit and export; return the exit status."""
-    if not arguments:
-        print("usage: python -m training.codecs.audio CONFIG [key=value ...]", file=sys.stderr)
-        return 2
-    keep_freed_memory()
-    try:
-        config = load_settings(AudioFitConfig, arguments[0], arguments[1:])
-        codec = fit(config, recordings("train", config.recordings, seed=config.seed))
-        codec.save(Path(config.export).expanduser())
-    except OmniError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def main(config: AudioFitConfig) -> None:
+    """Fit and export."""
+    codec = fit(config, recordings("train", config.recordings, seed=config.seed))
+    codec.save(Path(config.export).expanduser())
     print(f"{config.export}: {codec.channels} numbers, {codec.latents_per_second:g} times a second")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_program(AudioFitConfig, main, "training.codecs.audio"))

@@ -23,10 +23,8 @@ from torch import Tensor, nn
 
 from omni.codecs.clips import ClipPath
 from omni.codecs.vision import VisionCodec
-from omni.errors import OmniError
-from omni.memory import keep_freed_memory
 from training.codecs.train import psnr
-from training.settings import Section, load_settings
+from training.settings import Section, run_program
 from training.world.verbs import sample_clips
 
 __all__ = ["FilmCodecConfig", "FilmTrainer", "flicker"]
@@ -239,25 +237,15 @@ def _to_float(clips: np.ndarray) -> Tensor:  # [B, T, H, W, 3] -> [B, T, 3, H, W
     return torch.from_numpy(np.array(clips)).permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
 
 
-def main(arguments: list[str]) -> int:
-    """Train and export; return the exit status."""
-    if not arguments:
-        print("usage: python -m training.codecs.film CONFIG [key=value ...]", file=sys.stderr)
-        return 2
-    keep_freed_memory()
-    try:
-        config = load_settings(FilmCodecConfig, arguments[0], arguments[1:])
-        torch.set_num_threads(config.threads)
-        trainer = FilmTrainer(config)
-        if trainer.resume():
-            print(f"resumed at step {trainer.step}")
-        trainer.run()
-        trainer.export()
-    except OmniError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def main(config: FilmCodecConfig) -> None:
+    """Train and export."""
+    torch.set_num_threads(config.threads)
+    trainer = FilmTrainer(config)
+    if trainer.resume():
+        print(f"resumed at step {trainer.step}")
+    trainer.run()
+    trainer.export()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_program(FilmCodecConfig, main, "training.codecs.film"))

@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from omni.codecs.frames import FramePath
-from omni.errors import CheckpointError, OmniError
-from omni.memory import keep_freed_memory
+from omni.errors import CheckpointError
 from training.codecs.config import CodecTrainConfig
 from training.codecs.export import export
-from training.codecs.muon import Muon
 from training.codecs.scenes import open_bank, render_scenes
-from training.settings import load_settings
+from training.muon import Muon
+from training.settings import run_program
 
 __all__ = ["CodecTrainer", "build_autoencoder", "psnr"]
 
@@ -234,26 +233,16 @@ def _to_float(pictures: NDArray[np.uint8]) -> Tensor:  # [B, H, W, 3] -> [B, 3, 
     return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
-def main(arguments: list[str]) -> int:
-    """Train and export; return the exit status."""
-    if not arguments:
-        print("usage: python -m training.codecs.train CONFIG [key=value ...]", file=sys.stderr)
-        return 2
-    keep_freed_memory()
-    try:
-        config = load_settings(CodecTrainConfig, arguments[0], arguments[1:])
-        torch.set_num_threads(config.threads)
-        trainer = CodecTrainer(config)
-        if trainer.resume():
-            print(f"resumed at step {trainer.step}")
-        trainer.run()
-        trainer.average.write_back(trainer.autoencoder)
-        export(trainer.autoencoder, config=config, banks=trainer.banks)
-    except OmniError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def main(config: CodecTrainConfig) -> None:
+    """Train and export."""
+    torch.set_num_threads(config.threads)
+    trainer = CodecTrainer(config)
+    if trainer.resume():
+        print(f"resumed at step {trainer.step}")
+    trainer.run()
+    trainer.average.write_back(trainer.autoencoder)
+    export(trainer.autoencoder, config=config, banks=trainer.banks)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_program(CodecTrainConfig, main, "training.codecs.train"))

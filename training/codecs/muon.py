@@ -1,5 +1,0 @@
-"""Where Muon was: see training.muon."""
-
-from training.muon import Muon, orthogonalise
-
-__all__ = ["Muon", "orthogonalise"]
