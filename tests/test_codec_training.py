@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from omni.codecs import VisionCodec
+from omni.codecs.clips import ClipPath
 from omni.errors import CheckpointError, ConfigError
-from training.codecs.config import CodecTrainConfig
+from training.codecs.config import PictureCodecConfig
 from training.codecs.export import export
-from training.codecs.train import CodecTrainer
+from training.codecs.film import FilmCodecConfig, FilmTrainer, flicker, start_time_kernels
+from training.codecs.train import PictureTrainer
 from training.encode import EncodeConfig, encode
 from training.muon import orthogonalise
 from training.settings import load_settings
@@ -42,12 +44,12 @@ def _config(folder, **changes):
         "output": str(folder),
         "export": str(folder / "export"),
     }
-    return CodecTrainConfig(**{**values, **changes})
+    return PictureCodecConfig(**{**values, **changes})
 
 
 @pytest.fixture(scope="module")
 def trainer(folder):
-    trainer = CodecTrainer(_config(folder))
+    trainer = PictureTrainer(_config(folder))
     for _ in range(6):
         trainer.train_step()
     return trainer
@@ -60,11 +62,11 @@ def test_orthogonalise_brings_singular_values_near_one():
 
 
 def test_codec_training_resumes_as_if_uninterrupted(folder, trainer):
-    first = CodecTrainer(_config(folder))
+    first = PictureTrainer(_config(folder))
     for _ in range(3):
         first.train_step()
     first.save()
-    second = CodecTrainer(_config(folder))
+    second = PictureTrainer(_config(folder))
     assert second.resume() and second.step == 3
     for _ in range(3):
         second.train_step()
@@ -73,14 +75,13 @@ def test_codec_training_resumes_as_if_uninterrupted(folder, trainer):
 
 
 def test_codec_training_lowers_its_loss(folder):
-    trainer = CodecTrainer(_config(folder, steps=30, absolute_weight=0.0, edge_weight=0.0))
+    trainer = PictureTrainer(_config(folder, steps=30, absolute_weight=0.0, edge_weight=0.0))
     losses = [trainer.train_step()["loss"] for _ in range(30)]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
 def test_export_writes_a_codec_with_unit_latents(folder, trainer):
-    trainer.average.write_back(trainer.autoencoder)
-    export(trainer.autoencoder, config=trainer.config, banks=trainer.banks)
+    trainer.export()
     codec = VisionCodec.from_folder(folder / "export")
     pixels = torch.cat([torch.from_numpy(trainer.banks[1][:].copy())])[:, None]
     assert 0.3 < codec.encode(pixels).std() < 3.0
@@ -90,7 +91,7 @@ def test_export_writes_a_codec_with_unit_latents(folder, trainer):
 
 
 def test_encoding_is_resumable_and_loads_as_messages(folder, trainer):
-    trainer.average.write_back(trainer.autoencoder)
+    trainer.model.write_back(trainer.autoencoder)
     codec = export(trainer.autoencoder, config=trainer.config, banks=trainer.banks)
     config = EncodeConfig(
         codecs={"vision": str(folder / "export")},
@@ -140,6 +141,43 @@ def test_damaged_shards_are_named(tmp_path):
 def test_settings_name_the_mistake(tmp_path, overrides, message):
     path = tmp_path / "codec.yaml"
     path.write_text(json.dumps({"autoencoder": TINY, "sizes": [[64, 64, 1, 4]], "export": "x"}))
-    assert load_settings(CodecTrainConfig, path, ["minutes=3"]).minutes == 3.0
+    assert load_settings(PictureCodecConfig, path, ["minutes=3"]).minutes == 3.0
     with pytest.raises(ConfigError, match=message):
-        load_settings(CodecTrainConfig, path, overrides)
+        load_settings(PictureCodecConfig, path, overrides)
+
+
+def test_films_are_learnt_and_the_latents_of_pictures_stay_near(folder, trainer):
+    trainer.export()
+    drift = {}
+    for anchor_weight in (0.0, 1.0):
+        config = FilmCodecConfig(
+            codec=str(folder / "export"), output=str(folder / f"film{anchor_weight}"), export=str(folder / "films"),
+            steps=24, batch_size=1, num_pictures=1, num_frames=5, threads=1, matrix_lr=0.004, vector_lr=5e-4,
+            anchor_weight=anchor_weight, validate_every=24, save_every=12,
+        )  # fmt: skip
+        films = FilmTrainer(config)
+        films.held_out, films.held_out_pictures = films.held_out[:2, :5], films.held_out_pictures[:2]
+        before = films.validate()
+        films.run()
+        after = films.validate()
+        assert after["valid_psnr"] > before["valid_psnr"]
+        assert before["valid_drift"] < 0.02  # standard deviations
+        drift[anchor_weight] = after["valid_drift"]
+    assert drift[1.0] < 0.7 * drift[0.0]
+    films.export()
+    codec = VisionCodec.from_folder(folder / "films")
+    assert codec.config.latents_std == films.teacher.config.latents_std
+    assert any(value[:, :, :-1].any() for value in codec.autoencoder.state_dict().values() if value.dim() == 5)
+    again = FilmTrainer(config)
+    assert again.resume() and again.step == 24
+
+
+def test_a_still_is_coded_without_flicker_before_any_training(folder, trainer):
+    trainer.export()
+    codec = VisionCodec.from_folder(folder / "export")
+    start_time_kernels(codec)
+    still = torch.rand(1, 1, 3, 32, 32).expand(-1, 9, -1, -1, -1) * 2 - 1
+    path = ClipPath(codec.autoencoder)
+    with torch.no_grad():
+        rebuilt = path.decode(path.encode(still).chunk(2, dim=2)[0])
+    assert flicker(rebuilt, still) < 1e-3

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from omni.codecs.vision import CodecConfig, VisionCodec
-from training.codecs.config import CodecTrainConfig
+from training.codecs.config import PictureCodecConfig
 
 __all__ = ["export", "fit_rgb_map", "latent_statistics"]
 
@@ -43,7 +43,7 @@ def fit_rgb_map(latents: Tensor, colours: Tensor) -> list[list[float]]:
     return torch.linalg.lstsq(inputs, colours).solution.tolist()
 
 
-def export(autoencoder: Any, *, config: CodecTrainConfig, banks: Sequence[NDArray[np.uint8]]) -> VisionCodec:
+def export(autoencoder: Any, *, config: PictureCodecConfig, banks: Sequence[NDArray[np.uint8]]) -> VisionCodec:
     """Write the codec folder named by the config, and return the codec as it will be loaded."""
     num_channels = autoencoder.config.z_dim
     # Rounding first, so that the statistics belong to the weights that are stored.

@@ -1,21 +1,16 @@
-"""Teach the vision codec films: `python -m training.codecs.film CONFIG [key=value ...]`.
+"""Teach a picture codec films: `python -m training.codecs.film CONFIG [key=value ...]`.
 
-Pictures keep their latents bit for bit: every weight that a lone frame meets stays as it is. Trained are the
-convolutions that halve and double the frame rate, and the earlier temporal slices of the kernels at the lowest
-resolution, where they cost next to nothing. B clips, T frames, H rows, W columns.
+All weights learn, from pictures and clips together; the latents of pictures are held where they were, so that a
+model that reads them need not learn them anew. B clips, T frames, H rows, W columns, C latent channels.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import os
+import copy
 import random
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -23,8 +18,10 @@ from torch import Tensor, nn
 
 from omni.codecs.clips import ClipPath
 from omni.codecs.vision import VisionCodec
-from training.codecs.train import psnr
-from training.settings import Section, run_program
+from training.codecs.scenes import render_scenes
+from training.codecs.trainer import CodecTrainer, TrainerConfig, psnr, to_float
+from training.settings import run_program
+from training.world.scene import PICTURE_SIZES
 from training.world.verbs import sample_clips
 
 __all__ = ["FilmCodecConfig", "FilmTrainer", "flicker"]
@@ -33,33 +30,24 @@ VALIDATION_SEED = 1_000_003
 NUM_VALIDATION = 24
 
 
-class FilmCodecConfig(Section):
+class FilmCodecConfig(TrainerConfig):
     """Dials of the training on films.
 
     codec: folder of the codec trained on pictures.
-    export: folder that is written at the end; may be the same.
-    output: folder of checkpoint and log.
     num_frames, batch_size: of a step's clips, 64x64 pixels each.
-    minutes: time that the schedule follows.
-    lr: of AdamW, with warm-up and a cosine.
+    num_pictures: of a step.
     difference_weight: of the error of frame to frame differences, against flicker.
-    kl_weight: of the KL divergence per latent element.
+    anchor_weight: of the squared distance of pictures' latents, in standard deviations, from where they were.
+    levels: resolutions whose kernels look back in time, counted from that of the latents upwards.
     """
 
     codec: str
-    export: str
-    output: str = "~/.cache/omni/film-codec"
     num_frames: int = Field(9, gt=1)
-    batch_size: int = Field(6, gt=0)
-    minutes: float = Field(40.0, gt=0)
-    lr: float = Field(4e-4, gt=0)
-    warmup: float = Field(0.03, gt=0)
+    batch_size: int = Field(5, gt=0)
+    num_pictures: int = Field(12, gt=0)
     difference_weight: float = Field(1.0, ge=0)
-    kl_weight: float = Field(1e-4, ge=0)
-    ema_decay: float = Field(0.995, ge=0, lt=1)
-    validate_every: int = Field(50, gt=0)
-    seed: int = 0
-    threads: int = Field(2, gt=0)
+    anchor_weight: float = Field(0.02, ge=0)
+    levels: int = Field(2, gt=0)
 
 
 def flicker(rebuilt: Tensor, originals: Tensor) -> Tensor:
@@ -68,29 +56,30 @@ def flicker(rebuilt: Tensor, originals: Tensor) -> Tensor:
     return differences.abs().mean() * 127.5
 
 
-def lowest_kernels(codec: VisionCodec) -> set[str]:
-    """Name the 3-D kernels at the resolution of the latents."""
+def looking_back(codec: VisionCodec, levels: int) -> set[str]:
+    """Name the 3-D kernels at the `levels` coarsest resolutions."""
     wan = codec.autoencoder
-    last = len(wan.encoder.down_blocks) - 1
-    prefixes = ("encoder.mid_block", f"encoder.down_blocks.{last}", "encoder.conv_out")
-    prefixes += ("decoder.conv_in", "decoder.mid_block", "decoder.up_blocks.0.resnets")
+    prefixes = ["encoder.mid_block", "encoder.conv_out", "decoder.conv_in", "decoder.mid_block"]
+    prefixes += [f"decoder.up_blocks.{number}.resnets" for number in range(levels)]
+    level = 1
+    for number, block in reversed(list(enumerate(wan.encoder.down_blocks))):
+        if type(block).__name__ == "WanResample":
+            level += 1
+        elif level <= levels:
+            prefixes.append(f"encoder.down_blocks.{number}.")
     return {
         name
         for name, module in wan.named_modules()
-        if isinstance(module, nn.Conv3d) and module.kernel_size[0] == 3 and name.startswith(prefixes)
+        if isinstance(module, nn.Conv3d) and module.kernel_size[0] == 3 and name.startswith(tuple(prefixes))
     }
 
 
 @torch.no_grad()
-def start_time_kernels(codec: VisionCodec) -> list[nn.Conv3d]:
+def start_time_kernels(codec: VisionCodec) -> None:
     """Let the kernels of the frame rate begin as the mean of two frames, and as the same frame twice."""
-    found = []
     for name, module in codec.autoencoder.named_modules():
-        if not name.endswith("time_conv"):
-            continue
-        found.append(module)
-        if module.weight[:, :, :-1].any():
-            continue  # trained before
+        if not name.endswith("time_conv") or module.weight[:, :, :-1].any():
+            continue  # none, or trained before
         width = module.weight.shape[1]
         module.weight.zero_()
         module.bias.zero_()
@@ -99,10 +88,9 @@ def start_time_kernels(codec: VisionCodec) -> list[nn.Conv3d]:
             module.weight[:, :, 1, 0, 0] = module.weight[:, :, 2, 0, 0] = 0.5 * same
         else:
             module.weight[:width, :, 2, 0, 0] = module.weight[width:, :, 2, 0, 0] = same
-    return found
 
 
-class FilmTrainer:
+class FilmTrainer(CodecTrainer):
     """The state of one training.
 
     Args:
@@ -111,138 +99,86 @@ class FilmTrainer:
 
     def __init__(self, config: FilmCodecConfig) -> None:
         self.config = config
-        self.folder = Path(config.output).expanduser()
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.codec = VisionCodec.from_folder(config.codec)
+        self.teacher = copy.deepcopy(self.codec)
+        start_time_kernels(self.codec)
         wan = self.codec.autoencoder
-        time_kernels = start_time_kernels(self.codec)
-        names = lowest_kernels(self.codec)
-        modules = dict(wan.named_modules())
-        self.path = ClipPath(wan, trained=names)
-        self.sliced = [modules[name].weight for name in sorted(names)]
-        self.whole = [parameter for module in time_kernels for parameter in (module.weight, module.bias)]
-        self.params = [*self.whole, *self.sliced]
-        for parameter in self.params:
-            parameter.requires_grad_(True)
-        self.average = [parameter.detach().clone() for parameter in self.params]
-        self.optimizer = torch.optim.AdamW(self.params, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0)
-        self.step, self.elapsed_s = 0, 0.0
+        self.path = ClipPath(wan, trained=looking_back(self.codec, config.levels))
+        super().__init__(config, wan.requires_grad_(True).named_parameters())
         clips = sample_clips(random.Random(VALIDATION_SEED), NUM_VALIDATION, 17)
-        self.held_out = _to_float(clips)
+        self.held_out = to_float(clips)
+        scenes = render_scenes(0, 96, size=(64, 64), split="validation", seed=config.seed)
+        self.held_out_pictures = to_float(scenes)[:, None]
 
-    @property
-    def progress(self) -> float:
-        """Share of the time that is spent, in [0, 1]."""
-        return min(1.0, self.elapsed_s / (60.0 * self.config.minutes))
-
-    def train_step(self) -> dict[str, float]:
-        """Make one update, and return the figures to log."""
-        started, config = time.perf_counter(), self.config
+    def loss(self) -> tuple[Tensor, dict[str, float]]:
+        """Compute squared errors of clips, their changes and pictures + KL divergence + anchor."""
+        config = self.config
         rng = random.Random(f"{config.seed}/{self.step}")
-        clips = _to_float(sample_clips(rng, config.batch_size, config.num_frames))
-        mean, log_variance = self.path.encode(clips).chunk(2, dim=2)
-        log_variance = log_variance.clamp(-12.0, 4.0)
-        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(config.seed + self.step))
-        rebuilt = self.path.decode(mean + torch.exp(0.5 * log_variance) * noise)
-        kl = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean()
+        clips = to_float(sample_clips(rng, config.batch_size, config.num_frames))
+        latents, kl = self.sample(self.path.encode(clips), dim=2)
+        rebuilt = self.path.decode(latents)
         steady = F.mse_loss(rebuilt[:, 1:] - rebuilt[:, :-1], clips[:, 1:] - clips[:, :-1])
         loss = F.mse_loss(rebuilt, clips) + config.difference_weight * steady + config.kl_weight * kl
-        loss.backward()
-        for weight in self.sliced:
-            assert weight.grad is not None
-            weight.grad[:, :, -1] = 0.0  # what a lone frame meets
-        torch.nn.utils.clip_grad_norm_(self.params, 1.0)
-        scale = min(1.0, self.progress / config.warmup + 0.01) * 0.5 * (1.0 + math.cos(math.pi * self.progress))
-        self.optimizer.param_groups[0]["lr"] = config.lr * scale
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        decay = min(config.ema_decay, (1.0 + self.step) / (10.0 + self.step))
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.params], 1.0 - decay)
-        self.step += 1
-        self.elapsed_s += time.perf_counter() - started
-        return {"loss": loss.item(), "psnr": psnr(rebuilt.detach(), clips).mean().item()}
+        pictures, picture_loss, drift = self._picture_loss(rng)
+        figures = {
+            "psnr": psnr(rebuilt.detach(), clips).mean().item(),
+            "flicker": flicker(rebuilt.detach(), clips).item(),
+            "picture_psnr": pictures,
+            "drift": drift.item(),
+        }
+        return loss + picture_loss + config.anchor_weight * drift, figures
 
-    @torch.no_grad()
-    def use_average(self) -> None:
-        """Put the averaged weights in place of the trained ones."""
-        for parameter, averaged in zip(self.params, self.average, strict=True):
-            parameter.copy_(averaged)
+    def _picture_loss(self, rng: random.Random) -> tuple[float, Tensor, Tensor]:
+        config = self.config
+        size = rng.choice(PICTURE_SIZES)
+        count = max(1, round(config.num_pictures * 64 * 64 / (size[0] * size[1])))
+        pictures = to_float(render_scenes(self.step * count, count, size=size, split="train", seed=config.seed))
+        pictures = pictures[:, None]
+        moments = self.path.encode(pictures)
+        latents, kl = self.sample(moments, dim=2)
+        rebuilt = self.path.decode(latents)
+        drift = self._drift(moments, pictures)
+        loss = F.mse_loss(rebuilt, pictures) + config.kl_weight * kl
+        return psnr(rebuilt.detach(), pictures).mean().item(), loss, drift
+
+    def _drift(self, moments: Tensor, pictures: Tensor) -> Tensor:
+        """Return the mean squared distance, in standard deviations, of pictures' latents from where they were."""
+        mean = moments.chunk(2, dim=2)[0].movedim(2, -1)  # [B, 1, H/8, W/8, C]
+        with torch.no_grad():
+            before = self.teacher.encode(((pictures + 1.0) * 127.5).round().byte().movedim(2, -1))
+        return ((mean - self.teacher.latents_mean) / self.teacher.latents_std - before).square().mean()
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Measure the averaged weights on held-back clips: PSNR in dB, flicker of 255."""
-        kept = [parameter.detach().clone() for parameter in self.params]
-        self.use_average()
-        rebuilt = []
-        for clips in self.held_out.split(4):
-            mean = self.path.encode(clips).chunk(2, dim=2)[0]
-            rebuilt.append(self.path.decode(mean).clamp(-1, 1))
+        """Measure held-back clips (PSNR in dB, flicker of 255) and pictures (PSNR)."""
+        rebuilt = [self._round_trip(clips) for clips in self.held_out.split(4)]
         every = torch.cat(rebuilt)
-        for parameter, weight in zip(self.params, kept, strict=True):
-            parameter.copy_(weight)
         frames = psnr(every.flatten(0, 1), self.held_out.flatten(0, 1))
-        return {"valid_psnr": frames.mean().item(), "valid_flicker": flicker(every, self.held_out).item()}
-
-    def save(self) -> None:
-        """Write the checkpoint aside, then move it into place."""
-        state = {
-            "params": [parameter.detach() for parameter in self.params],
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "elapsed_s": self.elapsed_s,
+        pictures = torch.cat([self._round_trip(part) for part in self.held_out_pictures.split(32)])
+        drift = self._drift(self.path.encode(self.held_out_pictures), self.held_out_pictures)
+        return {
+            "valid_psnr": frames.mean().item(),
+            "valid_flicker": flicker(every, self.held_out).item(),
+            "valid_picture_psnr": psnr(pictures, self.held_out_pictures).mean().item(),
+            "valid_drift": drift.item() ** 0.5,
         }
-        aside = self.folder / "checkpoint.part"
-        torch.save(state, aside)
-        os.replace(aside, self.folder / "checkpoint.pt")
 
-    @torch.no_grad()
-    def resume(self) -> bool:
-        """Go on from the checkpoint of the output folder, if there is one."""
-        path = self.folder / "checkpoint.pt"
-        if not path.exists():
-            return False
-        state = torch.load(path, weights_only=True)
-        for parameter, weight in zip(self.params, state["params"], strict=True):
-            parameter.copy_(weight)
-        self.average = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
-        return True
-
-    def run(self) -> None:
-        """Train until the time is spent."""
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            while self.progress < 1.0:
-                figures = self.train_step()
-                if self.step % self.config.validate_every == 0 or self.progress >= 1.0:
-                    figures |= self.validate()
-                    self.save()
-                    log.write(json.dumps({"step": self.step, "elapsed_s": self.elapsed_s, **figures}) + "\n")
-                    log.flush()
-                    words = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-                    print(f"{100 * self.progress:5.1f} %  step {self.step}  {words}", flush=True)
+    def _round_trip(self, clips: Tensor) -> Tensor:
+        return self.path.decode(self.path.encode(clips).chunk(2, dim=2)[0]).clamp(-1, 1)
 
     def export(self) -> None:
-        """Write the codec folder with the averaged weights; latent statistics stay those of pictures."""
-        self.use_average()
+        """Write the codec folder; latent statistics stay those of pictures."""
         dtype = getattr(torch, self.codec.config.stored_dtype)
         with torch.no_grad():
-            for parameter in self.params:
-                parameter.copy_(parameter.to(dtype).float())
+            for weight in self.weights:
+                weight.copy_(weight.to(dtype).float())
         self.codec.save(Path(self.config.export).expanduser())
-
-
-def _to_float(clips: np.ndarray) -> Tensor:  # [B, T, H, W, 3] -> [B, T, 3, H, W] in [-1, 1]
-    return torch.from_numpy(np.array(clips)).permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
 
 
 def main(config: FilmCodecConfig) -> None:
     """Train and export."""
     torch.set_num_threads(config.threads)
     trainer = FilmTrainer(config)
-    if trainer.resume():
-        print(f"resumed at step {trainer.step}")
     trainer.run()
     trainer.export()
 
