@@ -46,7 +46,7 @@ class FilmCodecConfig(TrainerConfig):
     batch_size: int = Field(5, gt=0)
     num_pictures: int = Field(12, gt=0)
     difference_weight: float = Field(1.0, ge=0)
-    anchor_weight: float = Field(0.02, ge=0)
+    anchor_weight: float = Field(0.2, ge=0)
     levels: int = Field(2, gt=0)
 
 
