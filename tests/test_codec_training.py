@@ -10,8 +10,9 @@ from omni.codecs.clips import ClipPath
 from omni.errors import CheckpointError, ConfigError
 from training.codecs.config import PictureCodecConfig
 from training.codecs.export import export
-from training.codecs.film import FilmCodecConfig, FilmTrainer, flicker, start_time_kernels
+from training.codecs.film import FilmCodecConfig, FilmTrainer, start_time_kernels
 from training.codecs.train import PictureTrainer
+from training.codecs.trainer import flicker
 from training.encode import EncodeConfig, encode
 from training.muon import orthogonalise
 from training.settings import load_settings

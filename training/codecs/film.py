@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from omni.codecs.clips import ClipPath
 from omni.codecs.vision import VisionCodec
 from training.codecs.scenes import render_scenes
-from training.codecs.trainer import CodecTrainer, TrainerConfig, psnr, to_float
+from training.codecs.trainer import CodecTrainer, TrainerConfig, flicker, psnr, to_float
 from training.settings import run_program
 from training.world.scene import PICTURE_SIZES
 from training.world.verbs import sample_clips
 
-__all__ = ["FilmCodecConfig", "FilmTrainer", "flicker"]
+__all__ = ["FilmCodecConfig", "FilmTrainer"]
 
 VALIDATION_SEED = 1_000_003
 NUM_VALIDATION = 24
@@ -48,12 +48,6 @@ class FilmCodecConfig(TrainerConfig):
     difference_weight: float = Field(1.0, ge=0)
     anchor_weight: float = Field(0.2, ge=0)
     levels: int = Field(2, gt=0)
-
-
-def flicker(rebuilt: Tensor, originals: Tensor) -> Tensor:
-    """Return the mean absolute error of frame differences, of 255, for clips [B, T, 3, H, W] in [-1, 1]."""
-    differences = (rebuilt[:, 1:] - rebuilt[:, :-1]) - (originals[:, 1:] - originals[:, :-1])
-    return differences.abs().mean() * 127.5
 
 
 def looking_back(codec: VisionCodec, levels: int) -> set[str]:

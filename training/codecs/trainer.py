@@ -20,7 +20,7 @@ from omni.errors import CheckpointError
 from training.muon import Muon
 from training.settings import Section
 
-__all__ = ["CodecTrainer", "TrainerConfig", "psnr", "to_float"]
+__all__ = ["CodecTrainer", "TrainerConfig", "flicker", "psnr", "to_float"]
 
 LOG_EVERY = 20
 
@@ -59,6 +59,12 @@ def psnr(pixels: Tensor, originals: Tensor) -> Tensor:
     """Compute the peak signal-to-noise ratio of each picture in dB, [B], from [B, ...] in [-1, 1]."""
     error = (pixels.clamp(-1, 1) - originals).square().flatten(1).mean(1)
     return 10.0 * torch.log10(4.0 / error.clamp(min=1e-10))
+
+
+def flicker(rebuilt: Tensor, originals: Tensor) -> Tensor:
+    """Return the mean absolute error of frame differences, of 255, for clips [B, T, 3, H, W] in [-1, 1]."""
+    differences = (rebuilt[:, 1:] - rebuilt[:, :-1]) - (originals[:, 1:] - originals[:, :-1])
+    return differences.abs().mean() * 127.5
 
 
 def to_float(pictures: NDArray[np.uint8]) -> Tensor:
