@@ -17,8 +17,8 @@ NUM_NAMED = 48  # of each size; template match takes a second a picture
 CARD = """# Vision codec `{name}`
 
 `{class_name}` of diffusers, small and causal: {factor}x{factor} pixels of a picture, or of {frames} frames of a film,
-become {channels} numbers; the first latent of a film is that of its first frame. A picture takes a 2-D path with the same
-result (`omni/codecs/frames.py`), a whole film one of 2-D convolutions over a frame and those before it
+become {channels} numbers; the first latent of a film is that of its first frame. A picture takes a 2-D path with the
+same result (`omni/codecs/frames.py`), a whole film one of 2-D convolutions over a frame and those before it
 (`omni/codecs/clips.py`).
 
 * Trained on scenes of the omni world (`training/world`), rendered from the packages listed in DATA_SOURCES.md, and no
