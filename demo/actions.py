@@ -3,11 +3,15 @@
 from collections.abc import Callable, Iterator
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 
+from demo.examples import Example, examples_for
 from demo.host import Host
-from demo.session import Conversation, Settings, View, settings_of_picture
+from demo.media import KINDS
+from demo.session import Conversation, View
+from demo.settings import Settings, settings_of_file
 from omni import OmniError
 
 __all__ = ["AUTO_SIZE", "MAX_GUIDANCE", "MAX_STEPS", "SIZES", "Actions", "sendable"]
@@ -49,9 +53,11 @@ class Actions:
         return _show(conversation.view(), empty_box=is_sent)
 
     def say_example(self, name: str, example: gr.SelectData, *chosen: Any) -> list[Any]:
-        """Send an example; the text box keeps what is in it."""
+        """Send an example, with the file that belongs to it; the text box keeps what is in it."""
+        known = {one.text: one for one in examples_for(self.host.modalities)}
+        chosen_one = known.get(example.value["text"], Example(example.value["text"]))
         conversation = self.host.conversation(name)
-        self._start(conversation, lambda: conversation.say(example.value["text"], [], _settings(*chosen)))
+        self._start(conversation, lambda: conversation.say(chosen_one.text, chosen_one.files, _settings(*chosen)))
         return _show(conversation.view())
 
     def retry(self, name: str, *chosen: Any) -> list[Any]:
@@ -91,9 +97,9 @@ class Actions:
         return [gr.skip(), gr.skip()] if last is None else [last, False]
 
     def restore_settings(self, file: str) -> list[Any]:
-        """Return text box, settings and an empty file field, from a picture that was made here."""
+        """Return text box, settings and an empty file field, from a file that was made here."""
         try:
-            prompt, settings = settings_of_picture(file)
+            prompt, settings = settings_of_file(file)
         except OmniError as error:
             gr.Warning(str(error), title="No settings")
             return [gr.skip()] * 6 + [None]
@@ -116,7 +122,7 @@ class Actions:
         except OmniError as error:
             conversation.refuse(error)
             return False
-        self.host.start(conversation)
+        self.host.start(conversation.answer)
         return True
 
 
@@ -138,15 +144,31 @@ def _show(view: View, *, empty_box: bool = False) -> list[Any]:
     box: dict[str, Any] = {"submit_btn": not view.is_running, "stop_btn": view.is_running}
     if empty_box:
         box["value"] = None
+    newest = len(view.messages) - 1
     messages = [
-        {"role": message["role"], "content": [_chat_item(item) for item in message["content"]]}
-        for message in view.messages
+        {"role": message["role"], "content": [_chat_item(item, is_newest=n == newest) for item in message["content"]]}
+        for n, message in enumerate(view.messages)
     ]
     status = f'<span class="{"running" if view.is_running else "idle"}">{escape(view.status)}</span>'
     return [messages, status, gr.update(**box)]
 
 
-def _chat_item(item: dict[str, Any]) -> dict[str, Any]:
-    if item["type"] == "text":
+def _chat_item(item: dict[str, Any], *, is_newest: bool) -> dict[str, Any]:
+    kind = item["type"]
+    if kind == "text":
         return {"type": "text", "text": sendable(item["text"])}
-    return {"type": "file", "file": {"path": item["image"], "mime_type": "image/png"}, "alt_text": "picture"}
+    if kind == "image":
+        return {"type": "file", "file": {"path": item["image"], "mime_type": "image/png"}, "alt_text": "picture"}
+    assert kind in KINDS, f"{kind} cannot be shown"
+    html = _player(item[kind], is_film=kind == "video", starts=is_newest)
+    return {"type": "component", "component": "html", "value": html, "constructor_args": {}, "props": {}}
+
+
+def _player(path: str, *, is_film: bool, starts: bool) -> str:
+    """Return a film or recording with controls; one that starts to play silences the others."""
+    source = escape(f"gradio_api/file={quote(path)}")
+    alone = "for (const other of document.querySelectorAll('#chat video, #chat audio')) other === this || other.pause()"
+    common = f'src="{source}" onplay="{escape(alone)}" controls preload="auto"'
+    if not is_film:
+        return f'<audio {common} aria-label="recording"></audio>'
+    return f'<video {common} loop playsinline {"autoplay" if starts else ""} aria-label="film"></video>'

@@ -1,6 +1,10 @@
-"""The page: one chat with streamed words and pictures, on Gradio. What its events do is in actions.py."""
+"""The page: a chat with streamed words and media, and a world to play in, on Gradio.
+
+What its events do is in actions.py; the world is in world_page.py.
+"""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +15,17 @@ import gradio as gr  # noqa: E402
 
 from demo.actions import AUTO_SIZE, MAX_GUIDANCE, MAX_STEPS, SIZES, Actions  # noqa: E402
 from demo.api import add_endpoint  # noqa: E402
+from demo.examples import examples_for  # noqa: E402
 from demo.host import Host  # noqa: E402
-from demo.session import MAX_SEED  # noqa: E402
+from demo.media import KINDS, NOUNS  # noqa: E402
+from demo.settings import MAX_SEED  # noqa: E402
+from demo.world_page import add_world  # noqa: E402
 from omni.checkpoint import Defaults  # noqa: E402
 
 __all__ = ["build_page", "launch_options"]
 
 TITLE = "omni"
-LEAD = "One small model that talks and draws. Ask for a picture, show it one, or just say hello."
-EXAMPLES = (
-    "Draw a fox to the left of a house.",
-    "Draw three apples on a blue background.",
-    "What can you do?",
-    "What is a penguin?",
-)
+VERBS = {"image": "draws", "video": "films", "audio": "makes sound"}
 MAX_QUEUED = 64  # events
 MAX_FOLLOWERS = 32  # pages and calls served at once; the model itself answers one at a time
 
@@ -55,22 +56,45 @@ def build_page(host: Host) -> gr.Blocks:
     Args:
         host: answers, and keeps the conversations.
     """
-    gr.set_static_paths(host.folder)  # pictures are served from where they lie, never copied
+    known = [kind for kind in KINDS if kind in host.modalities]
+    gr.set_static_paths(host.folder)  # media are served from where they lie, never copied
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
-        name = gr.BrowserState("", storage_key="omni-conversation", secret="omni")
-        gr.HTML(f"<h1>{TITLE}</h1><p>{LEAD}</p>", elem_id="head")
-        with gr.Row(elem_id="columns"):
-            with gr.Column(scale=4, min_width=320):
-                shown, buttons = _chat_column()
-            with gr.Column(scale=1, min_width=260, elem_id="settings"):
-                settings, reuse, made = _settings_column(host.omni.defaults)
-        _connect(Actions(host), page, name=name, shown=shown, settings=settings, buttons=[*buttons, reuse], made=made)
+        gr.HTML(f"<h1>{TITLE}</h1><p>{_lead(known)}</p>", elem_id="head")
+        if "video" in known:
+            with gr.Tabs(elem_id="tabs"):
+                with gr.Tab("Chat"):
+                    _add_chat(host, page, known)
+                with gr.Tab("World"):
+                    add_world(host, page, concurrency_limit=MAX_FOLLOWERS)
+        else:
+            _add_chat(host, page, known)
         add_endpoint(host, concurrency_limit=MAX_FOLLOWERS)
     page.queue(max_size=MAX_QUEUED)
     return page
 
 
-def _chat_column() -> tuple[list[Any], list[gr.Button]]:
+def _lead(known: Collection[str]) -> str:
+    does = _listed(["talks", *(VERBS[kind] for kind in known)], "and")
+    asks = "Ask for a picture, show it one" if "image" in known else "Ask it something"
+    return f"One small model that {does}. {asks}, or just say hello."
+
+
+def _listed(words: Collection[str], last: str) -> str:
+    *others, end = words
+    return f"{', '.join(others)} {last} {end}" if others else end
+
+
+def _add_chat(host: Host, page: gr.Blocks, known: Collection[str]) -> None:
+    name = gr.BrowserState("", storage_key="omni-conversation", secret="omni")
+    with gr.Row(elem_id="columns"):
+        with gr.Column(scale=4, min_width=320):
+            shown, buttons = _chat_column(known)
+        with gr.Column(scale=1, min_width=260, elem_id="settings"):
+            settings, reuse, made = _settings_column(host.omni.defaults, known)
+    _connect(Actions(host), page, name=name, shown=shown, settings=settings, buttons=[*buttons, reuse], made=made)
+
+
+def _chat_column(known: Collection[str]) -> tuple[list[Any], list[gr.Button]]:
     """Return chat, status line and text box; and the buttons for retry and clear."""
     chat = gr.Chatbot(
         elem_id="chat",
@@ -80,34 +104,37 @@ def _chat_column() -> tuple[list[Any], list[gr.Button]]:
         render_markdown=False,  # words are shown as they are, whoever wrote them
         buttons=["copy"],
         placeholder="Say something, or try one of these.",
-        examples=[{"text": text} for text in EXAMPLES],
+        examples=[{"text": one.text, "files": one.files} for one in examples_for(known)],
     )
     with gr.Row(elem_id="bar"):
         status = gr.HTML(elem_id="status")
         retry = gr.Button("Retry", size="sm", min_width=80, scale=0, elem_id="retry")
         clear = gr.Button("Clear", size="sm", min_width=80, scale=0, elem_id="clear")
+    nouns = [NOUNS[kind] for kind in known]
     box = gr.MultimodalTextbox(
         elem_id="box",
         show_label=False,
         autofocus=True,
         file_count="multiple",
-        file_types=["image"],
-        sources=["upload"],
-        placeholder="Write, or add a picture",
+        file_types=list(known),
+        sources=["upload"] if known else [],
+        placeholder=f"Write, or add a {_listed(nouns, 'or')}" if nouns else "Write",
         max_lines=8,
     )
     return [chat, status, box], [retry, clear]
 
 
-def _settings_column(defaults: Defaults) -> tuple[list[Any], gr.Button, gr.File]:
+def _settings_column(defaults: Defaults, known: Collection[str]) -> tuple[list[Any], gr.Button, gr.File]:
     """Return seed, whether to draw a new one, steps, guidance and size; the reuse button; the file field."""
     seed = gr.Number(label="Seed", value=0, precision=0, minimum=0, maximum=MAX_SEED, elem_id="seed")
     is_new_seed = gr.Checkbox(label="New seed for every answer", value=True, elem_id="new-seed")
     reuse = gr.Button("Reuse last seed", size="sm", elem_id="reuse")
     steps = gr.Slider(1, MAX_STEPS, defaults.steps, step=1, label="Steps", elem_id="steps")
     guidance = gr.Slider(1.0, MAX_GUIDANCE, defaults.guidance_scale, step=0.5, label="Guidance", elem_id="guidance")
-    size = gr.Dropdown(list(SIZES), value=AUTO_SIZE, label="Picture size", elem_id="size")
-    made = gr.File(label="Settings from a picture", file_types=["image"], height=140, elem_id="made")
+    label = "Size of pictures and films" if "video" in known else "Picture size"
+    size = gr.Dropdown(list(SIZES), value=AUTO_SIZE, label=label, elem_id="size")
+    label = "Settings from a file made here" if len(known) > 1 else "Settings from a picture"
+    made = gr.File(label=label, file_types=list(known), height=140, elem_id="made")
     return [seed, is_new_seed, steps, guidance, size], reuse, made
 
 

@@ -1,7 +1,7 @@
 """Chat state and events of the demo, with no Gradio in it.
 
-A Conversation lives in a folder of its own (conversation.json and PNG files), so that it survives a reload
-of the page and a restart of the program. One thread answers, any number of pages follow.
+A Conversation lives in a folder of its own (conversation.json and its pictures, films and recordings), so that it
+survives a reload of the page and a restart of the program. One thread answers, any number of pages follow.
 """
 
 import json
@@ -10,45 +10,28 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from demo.media import KINDS, Media, files_of, keep, load_media, modality_of, shrunk
+from demo.settings import MAX_SEED, Settings, metadata_of
 from omni import Omni, OmniError
 from omni.errors import InputError
 from omni.events import MediaFinished, MediaPreview, MediaStarted, TextDelta
 from omni.messages import parse_messages
-from omni.parts import Image
+from omni.parts import Image, Video
 
-__all__ = ["MAX_SEED", "Conversation", "Settings", "View", "settings_of_picture"]
+__all__ = ["Conversation", "View"]
 
 MAX_VIEWS_PER_S = 15  # a page draws its whole chat anew at each one
-MAX_PREVIEWS = 8  # of one picture
-MAX_KEPT_SIDE = 1024  # pixels: an upload is shown, and kept, no larger
-MAX_SEED = 2**31 - 1
+MAX_PREVIEWS = 8  # of one picture, film or recording
+MAX_MEDIA = 6  # of one answer: a story has room
+MAKING = {"image": "Drawing", "video": "Filming", "audio": "Making sound"}
+MADE = {"image": "picture", "video": "film", "audio": "recording"}  # how the names of their files begin
 
-Content = list[dict[str, Any]]  # items of the chat form; a picture is the path of its file
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How an answer is made.
-
-    Attributes:
-        seed: of all its noise; None draws a new one.
-        steps: of denoising, for each picture.
-        guidance_scale: how closely a picture follows the words; 1 is without guidance.
-        size: (height, width) of every picture in pixels; None lets the model choose.
-    """
-
-    seed: int | None = None
-    steps: int = 24
-    guidance_scale: float = 3.0
-    size: tuple[int, int] | None = None
+Content = list[dict[str, Any]]  # items of the chat form; a medium is the path of its file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +56,8 @@ class _Run:
     settings: Settings
     content: Content = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
-    has_preview: bool = False  # whether the last item is a picture that is not finished
+    has_preview: bool = False  # whether the last item is a look at what is not finished
+    film: Video | None = None  # where the last finished item is a film, which may go on
 
 
 class Conversation:
@@ -81,10 +65,12 @@ class Conversation:
 
     Args:
         folder: where it is kept; read when it is there.
+        modalities: what the model takes beside words.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, modalities: Collection[str] = KINDS) -> None:
         self.folder = folder
+        self.modalities = modalities
         self.messages: list[dict[str, Any]] = []
         self.settings = Settings()
         self._status = ""
@@ -134,23 +120,21 @@ class Conversation:
 
         Args:
             text: what was typed, any str at all.
-            files: pictures that came with it.
+            files: pictures, films and recordings that came with it.
             settings: for the answer to it.
 
         Raises:
-            InputError: it is empty or too long, a file is no usable picture, or an answer is being made.
+            InputError: it is empty or too long, a file is of no use to the model, or an answer is being made.
         """
         self._check_idle()
-        images = [Image.load(file, name=f"The file {Path(file).name!r}") for file in files]
+        parts = [load_media(file, modalities=self.modalities) for file in files]
         words: Content = [{"type": "text", "text": text}] if text else []
-        draft = {
-            "role": "user",
-            "content": [*({"type": "image", "image": image} for image in images), *words],
-        }
-        parse_messages([*self.messages, draft])
+        items = [{"type": modality_of(part), modality_of(part): part} for part in parts]
+        parse_messages([*self.messages, {"role": "user", "content": [*items, *words]}])
+        smaller = [shrunk(part) for part in parts]
         with self._changed:
             self._check_idle()
-            kept: Content = [{"type": "image", "image": self._keep_upload(image)} for image in images]
+            kept = [keep(part, self.folder, name="upload") for part in smaller]
             self.messages.append({"role": "user", "content": [*kept, *words]})
             self._begin(settings)
 
@@ -179,7 +163,7 @@ class Conversation:
                 self._touch()
 
     def clear(self) -> None:
-        """Forget everything said; finished pictures stay in the folder."""
+        """Forget everything said; what was finished stays in the folder."""
         with self._changed:
             if self._run:
                 self._run.stop.set()
@@ -203,10 +187,7 @@ class Conversation:
             content: Content = self._failed["content"]
             self._failed = None
             self._touch()
-        return (
-            "".join(item["text"] for item in content if item["type"] == "text"),
-            [item["image"] for item in content if item["type"] == "image"],
-        )
+        return "".join(item["text"] for item in content if item["type"] == "text"), files_of(content)
 
     def answer(self, omni: Omni) -> None:
         """Let the model answer the last message; returns when it has, was stopped, or has failed.
@@ -232,58 +213,73 @@ class Conversation:
 
     def _consume(self, omni: Omni, run: _Run, messages: list[dict[str, Any]]) -> None:
         settings = run.settings
-        preview = 0
+        preview, making = 0, ""
         for event in omni.stream(
             messages,
             seed=settings.seed,
             steps=settings.steps,
             guidance_scale=settings.guidance_scale,
             size=settings.size,
+            max_media=MAX_MEDIA,
             should_stop=run.stop.is_set,
         ):
             match event:
                 case TextDelta(text=text):
                     self._write(run, text)
-                case MediaStarted():
-                    preview = 0
-                    self._draw(run, None, status="Drawing")
+                case MediaStarted(modality=modality):
+                    preview, making = 0, MAKING[modality]
+                    self._tell(run, making)
                 case MediaPreview(image=pixels, step=step, num_steps=num_steps):
                     if step * MAX_PREVIEWS // num_steps > preview:
                         preview = step * MAX_PREVIEWS // num_steps
-                        self._draw(run, pixels, status=f"Drawing, step {step} of {num_steps}")
-                case MediaFinished(part=Image() as image):
-                    self._draw(run, image.pixels, metadata=_metadata(messages, settings), status="Writing")
+                        self._preview(run, Image(pixels), f"{making}, step {step} of {num_steps}")
+                case MediaFinished():
+                    self._finish(run, event, metadata_of(messages[-1], settings))
 
     def _write(self, run: _Run, text: str) -> None:
         with self._changed:
+            run.film = None
             if run.content and run.content[-1]["type"] == "text":
                 run.content[-1]["text"] += text
             else:
                 run.content.append({"type": "text", "text": text})
             self._touch()
 
-    def _draw(
-        self,
-        run: _Run,
-        pixels: NDArray[np.uint8] | None,
-        *,
-        status: str,
-        metadata: dict[str, Any] | None = None,
-    ) -> None:
+    def _tell(self, run: _Run, status: str) -> None:
+        with self._changed:
+            if self._run is run:
+                self._status = status
+                self._touch()
+
+    def _preview(self, run: _Run, image: Image, status: str) -> None:
+        with self._changed:
+            if self._run is run:
+                self._drop_preview(run)
+                run.content.append(keep(image, self.folder, name="preview"))
+                run.has_preview = True
+                self._tell(run, status)
+
+    def _finish(self, run: _Run, event: MediaFinished, metadata: dict[str, Any]) -> None:
+        """Show a finished medium; what goes on with the film before it takes that film's place."""
+        part: Media = event.part
+        before = run.film if event.continues else None
+        if before is not None and isinstance(part, Video):
+            part = before.followed_by(part)
+        kept = keep(part, self.folder, name=MADE[modality_of(part)], metadata=metadata)
         with self._changed:
             if self._run is not run:
+                self._stale += map(Path, files_of([kept]))
                 return
-            if pixels is not None:
-                self._drop_preview(run)
-                path = self._keep(Image(pixels), name="preview" if metadata is None else "picture", metadata=metadata)
-                run.content.append({"type": "image", "image": path})
-                run.has_preview = metadata is None
-            self._status = status
-            self._touch()
+            self._drop_preview(run)
+            if before is not None:
+                self._stale += map(Path, files_of([run.content.pop()]))
+            run.content.append(kept)
+            run.film = part if isinstance(part, Video) else None
+            self._tell(run, "Writing")
 
     def _drop_preview(self, run: _Run) -> None:
         if run.has_preview:
-            self._stale.append(Path(run.content.pop()["image"]))
+            self._stale += map(Path, files_of([run.content.pop()]))
             run.has_preview = False
 
     def _delete_stale(self) -> None:
@@ -323,19 +319,6 @@ class Conversation:
     def _file(self) -> Path:
         return self.folder / "conversation.json"
 
-    def _keep(self, image: Image, *, name: str, metadata: dict[str, Any] | None = None) -> str:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}.png"
-        image.save(path, metadata=metadata or {})
-        return str(path)
-
-    def _keep_upload(self, image: Image) -> str:
-        if max(image.height, image.width) > MAX_KEPT_SIDE:
-            smaller = image.to_pil()
-            smaller.thumbnail((MAX_KEPT_SIDE, MAX_KEPT_SIDE))
-            image = Image.load(smaller)
-        return self._keep(image, name="upload")
-
     def _save(self) -> None:
         """Write what outlives the program, in one step, and tell the followers."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -350,34 +333,6 @@ class Conversation:
         settings = kept["settings"]
         self.messages = kept["messages"]
         self.settings = Settings(**settings | {"size": settings["size"] and tuple(settings["size"])})
-
-
-def settings_of_picture(source: str | Path) -> tuple[str, Settings]:
-    """Read the prompt and the settings back from a picture that the demo made.
-
-    Args:
-        source: the PNG file.
-
-    Raises:
-        InputError: it is no picture, or not one of ours.
-    """
-    name = f"The file {Path(source).name!r}"
-    kept = Image.load(source, name=name).metadata
-    try:
-        size = kept["size"]
-        return str(kept["prompt"]), Settings(
-            seed=min(max(int(kept["seed"]), 0), MAX_SEED),
-            steps=int(kept["steps"]),
-            guidance_scale=float(kept["guidance_scale"]),
-            size=(int(size[0]), int(size[1])) if size else None,
-        )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{name} keeps no settings; take a PNG that this page drew, as it was saved.") from error
-
-
-def _metadata(messages: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
-    prompt = "".join(item["text"] for item in messages[-1]["content"] if item["type"] == "text")
-    return {"prompt": prompt, **asdict(settings)}
 
 
 def _describe(settings: Settings, seconds: float, *, is_stopped: bool) -> str:
