@@ -144,23 +144,23 @@ def _show(view: View, *, empty_box: bool = False) -> list[Any]:
     box: dict[str, Any] = {"submit_btn": not view.is_running, "stop_btn": view.is_running}
     if empty_box:
         box["value"] = None
-    newest = len(view.messages) - 1
-    messages = [
-        {"role": message["role"], "content": [_chat_item(item, is_newest=n == newest) for item in message["content"]]}
-        for n, message in enumerate(view.messages)
-    ]
+    messages = []
+    for message in view.messages:
+        starts = message is view.messages[-1] and message["role"] == "assistant"
+        items = [_chat_item(item, starts=starts) for item in message["content"]]
+        messages.append({"role": message["role"], "content": items})
     status = f'<span class="{"running" if view.is_running else "idle"}">{escape(view.status)}</span>'
     return [messages, status, gr.update(**box)]
 
 
-def _chat_item(item: dict[str, Any], *, is_newest: bool) -> dict[str, Any]:
+def _chat_item(item: dict[str, Any], *, starts: bool) -> dict[str, Any]:
     kind = item["type"]
     if kind == "text":
         return {"type": "text", "text": sendable(item["text"])}
     if kind == "image":
         return {"type": "file", "file": {"path": item["image"], "mime_type": "image/png"}, "alt_text": "picture"}
     assert kind in KINDS, f"{kind} cannot be shown"
-    html = _player(item[kind], is_film=kind == "video", starts=is_newest)
+    html = _player(item[kind], is_film=kind == "video", starts=starts)
     return {"type": "component", "component": "html", "value": html, "constructor_args": {}, "props": {}}
 
 

@@ -61,11 +61,12 @@ def build_page(host: Host) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         gr.HTML(f"<h1>{TITLE}</h1><p>{_lead(known)}</p>", elem_id="head")
         if "video" in known:
+            world = gr.BrowserState("", storage_key="omni-world", secret="omni")
             with gr.Tabs(elem_id="tabs"):
                 with gr.Tab("Chat"):
                     _add_chat(host, page, known)
                 with gr.Tab("World"):
-                    add_world(host, page, concurrency_limit=MAX_FOLLOWERS)
+                    add_world(host, page, world, concurrency_limit=MAX_FOLLOWERS)
         else:
             _add_chat(host, page, known)
         add_endpoint(host, concurrency_limit=MAX_FOLLOWERS)
@@ -76,7 +77,7 @@ def build_page(host: Host) -> gr.Blocks:
 def _lead(known: Collection[str]) -> str:
     does = _listed(["talks", *(VERBS[kind] for kind in known)], "and")
     asks = "Ask for a picture, show it one" if "image" in known else "Ask it something"
-    return f"One small model that {does}. {asks}, or just say hello."
+    return f"One small model that {does}. <span>{asks}, or just say hello.</span>"
 
 
 def _listed(words: Collection[str], last: str) -> str:

@@ -23,12 +23,12 @@ MAX_STEPS = 50
 PROMPTS = ("a fox on the grass", "a penguin in the snow", "a sailboat in the sea", "a rocket at night")
 # What stands on the buttons, in the order of the pad; keys.js presses them by their ids.
 LABELS = {
-    "up": "\u2191 Up",
-    "left": "\u2190 Left",
-    "stay": "Stay (.)",
-    "right": "Right \u2192",
-    "down": "\u2193 Down",
-    "jump": "Jump (space)",
+    "up": "\u2191",
+    "left": "\u2190",
+    "stay": "Stay",
+    "right": "\u2192",
+    "down": "\u2193",
+    "jump": "Jump",
 }
 HINT = "Say who is played, and where, and press Start."
 
@@ -37,13 +37,10 @@ HINT = "Say who is played, and where, and press Start."
 class _Parts:
     """What the page of the world is made of."""
 
-    name: gr.BrowserState
-    screen: gr.HTML
-    status: gr.HTML
+    shown: list[Any]  # the screen and the status line
     prompt: gr.Textbox
-    seed: gr.Number
-    steps: gr.Slider
     start: gr.Button
+    settings: list[Any]  # seed, whether to draw a new one, steps
     pad: dict[str, gr.Button]
 
 
@@ -63,10 +60,10 @@ class WorldActions:
         world = self.host.world(name)
         return [name, *(_show(world.view()) if world else _message(HINT))]
 
-    def start(self, name: str, prompt: str, seed: float | None, steps: float) -> list[Any]:
+    def start(self, name: str, prompt: str, seed: float | None, is_new_seed: bool, steps: float) -> list[Any]:
         """Begin a world, in place of the one before."""
         try:
-            number = World.new_seed() if seed is None else min(max(int(seed), 0), MAX_SEED)
+            number = World.new_seed() if is_new_seed or seed is None else min(max(int(seed), 0), MAX_SEED)
             world = World(prompt or "", seed=number, steps=int(steps))
             self.host.open_world(name, world)
         except OmniError as error:
@@ -94,60 +91,72 @@ class WorldActions:
             yield _show(view)
 
 
-def add_world(host: Host, page: gr.Blocks, *, concurrency_limit: int) -> None:
+def add_world(host: Host, page: gr.Blocks, name: gr.BrowserState, *, concurrency_limit: int) -> None:
     """Add the world to the page, or the tab, that is being built.
 
     Args:
         host: plays, and keeps the worlds.
         page: to be told of its loading.
+        name: of this browser's world; outside of any tab, for what stands in a hidden one is not read.
         concurrency_limit: pages served at once.
     """
     actions, parts = WorldActions(host), _build(host.omni.defaults)
     now: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     now["trigger_mode"] = "multiple"
     queued = now | {"queue": True, "concurrency_id": "model", "concurrency_limit": concurrency_limit}
-    shown = [parts.screen, parts.status]
-    asked: list[Any] = [parts.name, parts.prompt, parts.seed, parts.steps]
+    shown, asked = parts.shown, [name, parts.prompt, *parts.settings]
     # The keys are the world's once it has been started.
     leave_field = "(...given) => { document.activeElement?.blur(); return given; }"
     started = [
-        page.load(actions.open_page, parts.name, [parts.name, *shown], **now),
+        page.load(actions.open_page, name, [name, *shown], **now),
         gr.on([parts.start.click, parts.prompt.submit], actions.start, asked, shown, js=leave_field, **now),
-        *(button.click(partial(actions.act, action), parts.name, shown, **now) for action, button in parts.pad.items()),
+        *(button.click(partial(actions.act, action), name, shown, **now) for action, button in parts.pad.items()),
     ]
     for event in started:
-        event.then(actions.follow, parts.name, shown, **queued)
+        event.then(actions.follow, name, shown, **queued)
 
 
 def _build(defaults: Defaults) -> _Parts:
-    name = gr.BrowserState("", storage_key="omni-world", secret="omni")
     with gr.Row(elem_id="world"):
-        with gr.Column(scale=3, min_width=320):
-            keys = Path(__file__).with_name("keys.js").read_text(encoding="utf-8")
-            screen = gr.HTML(_picture(None), elem_id="screen", js_on_load=keys)
-            status = gr.HTML(elem_id="world-status")
-        with gr.Column(scale=2, min_width=300):
-            prompt = gr.Textbox(
-                label="Who is played, and where",
-                value=PROMPTS[0],
-                max_lines=1,
-                max_length=MAX_PROMPT_CHARS,
-                elem_id="world-prompt",
+        with gr.Column(scale=4, min_width=320):
+            prompt, start = _request()
+            with gr.Row(elem_id="stage"):
+                with gr.Column(scale=3, min_width=256):
+                    keys = Path(__file__).with_name("keys.js").read_text(encoding="utf-8")
+                    screen = gr.HTML(_picture(None), elem_id="screen", js_on_load=keys)
+                with gr.Column(scale=2, min_width=256):
+                    status = gr.HTML(elem_id="world-status")
+                    with gr.Row(elem_id="pad"):
+                        pad = {action: _button(action) for action in sorted(ACTIONS, key=list(LABELS).index)}
+                    gr.HTML("<p>On a keyboard: the arrows, space to jump, full stop to stay.</p>", elem_id="keys")
+        with gr.Column(scale=1, min_width=260):
+            seed = gr.Number(label="Seed", value=0, precision=0, minimum=0, maximum=MAX_SEED, elem_id="world-seed")
+            is_new_seed = gr.Checkbox(label="New seed for every world", value=True, elem_id="world-new-seed")
+            steps = gr.Slider(
+                1, MAX_STEPS, min(defaults.steps, MAX_STEPS), step=1, label="Steps", elem_id="world-steps"
             )
-            gr.Examples([[prompt] for prompt in PROMPTS], prompt, label="Such as", api_visibility="private")
-            with gr.Row():
-                seed = gr.Number(
-                    label="Seed", placeholder="a new one", value=None, precision=0, minimum=0, maximum=MAX_SEED
-                )
-                steps = gr.Slider(1, MAX_STEPS, min(defaults.steps, MAX_STEPS), step=1, label="Steps")
-            start = gr.Button("Start", variant="primary", elem_id="world-start")
-            with gr.Row(elem_id="pad"):
-                pad = {
-                    action: gr.Button(LABELS[action], elem_id=f"act-{action}", min_width=60)
-                    for action in sorted(ACTIONS, key=list(LABELS).index)
-                }
-            gr.HTML("<p>Arrow keys, space to jump, full stop to stay.</p>", elem_id="world-keys")
-    return _Parts(name, screen, status, prompt, seed, steps, start, pad)
+    return _Parts([screen, status], prompt, start, [seed, is_new_seed, steps], pad)
+
+
+def _request() -> tuple[gr.Textbox, gr.Button]:
+    """Return the field that says who is played, and the button that begins."""
+    with gr.Row(elem_id="world-request"):
+        prompt = gr.Textbox(
+            label="Who is played, and where",
+            value=PROMPTS[0],
+            max_lines=1,
+            max_length=MAX_PROMPT_CHARS,
+            scale=4,
+            min_width=180,
+            elem_id="world-prompt",
+        )
+        start = gr.Button("Start", variant="primary", scale=0, min_width=90, elem_id="world-start")
+    gr.Examples([[words] for words in PROMPTS], prompt, label="Such as", api_visibility="private", elem_id="such")
+    return prompt, start
+
+
+def _button(action: str) -> gr.Button:
+    return gr.Button(LABELS[action], size="sm", min_width=60, elem_id=f"act-{action}")
 
 
 def _picture(png: bytes | None) -> str:

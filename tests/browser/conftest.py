@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -64,26 +65,52 @@ def driver(chromium, tmp_path_factory) -> Iterator:
 
 
 @pytest.fixture(scope="session")
-def demo_url(chromium, tmp_path_factory) -> Iterator[str]:
-    """The address of `python -m demo`, started as a person would start it."""
-    folder = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-m", "demo", "--port", str(_free_port()), "--folder", str(folder / "kept")]
-    environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "uploads"), "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, "")), daemon=True)
-    reader.start()
-    try:
-        yield _wait_for_url(process, lines)
-    finally:
-        process.terminate()
+def start_demo(chromium, tmp_path_factory) -> Callable[..., AbstractContextManager[str]]:
+    """Start `python -m demo` with arguments, as a person would start it; gives its address."""
+
+    @contextmanager
+    def start(*arguments: str) -> Iterator[str]:
+        folder = tmp_path_factory.mktemp("demo")
+        command = [sys.executable, "-m", "demo", "--port", str(_free_port()), "--folder", str(folder / "kept")]
+        environment = os.environ | {"GRADIO_TEMP_DIR": str(folder / "uploads"), "PYTHONUNBUFFERED": "1"}
+        process = subprocess.Popen(
+            [*command, *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, "")), daemon=True)
+        reader.start()
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        print("".join(lines))
+            yield _wait_for_url(process, lines)
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            print("".join(lines))
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def demo_url(start_demo) -> Iterator[str]:
+    """The address of a demo of the shipped model."""
+    with start_demo() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def every_url(start_demo, every, tmp_path_factory) -> Iterator[str]:
+    """The address of a demo of a tiny model with films and sound, which has learnt nothing."""
+    folder = tmp_path_factory.mktemp("every") / "model"
+    every.save_pretrained(folder)
+    with start_demo("--model", str(folder)) as url:
+        yield url
 
 
 def _free_port() -> int:

@@ -4,103 +4,16 @@ The tests share one page and run in order, as a person would go on; each begins 
 """
 
 import json
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as PILImage
+from tests.browser.page import BOX, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-WAIT_S = 120  # a busy machine with two cores
-BOX = "#box textarea"
 PICTURES = "#chat .bot img"
 DRAW = "Draw a fox on a red background."
-
-
-class Page:
-    """The demo as a person sees it."""
-
-    desktop = {"width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    phone = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
-
-    def __init__(self, driver, url: str, screenshots: Path) -> None:
-        self.driver = driver
-        self.url = url
-        self.screenshots = screenshots
-
-    def open(self) -> None:
-        self.driver.get(self.url)
-        self.wait(lambda: self.find(BOX) and self.find("#status span.idle"), "the page")
-
-    def hold(self, metrics: dict) -> None:
-        """Look at the page on a screen of this size."""
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-    def find(self, css: str) -> list:
-        return self.driver.find_elements("css selector", css)
-
-    def wait(self, condition, what: str, timeout_s: float = WAIT_S):
-        """Return the condition's value as soon as it is true."""
-        from selenium.common.exceptions import StaleElementReferenceException
-
-        end_s = time.monotonic() + timeout_s
-        while time.monotonic() < end_s:
-            try:
-                if value := condition():
-                    return value
-            except StaleElementReferenceException:  # drawn anew meanwhile
-                pass
-            time.sleep(0.05)
-        self.shoot("failed")
-        raise AssertionError(f"waited {timeout_s} s for {what}; status: {self.status()!r}; chat: {self.said()!r}")
-
-    def type(self, text: str) -> None:
-        self.find(BOX)[0].send_keys(text)
-
-    def typed(self) -> str:
-        return self.find(BOX)[0].get_property("value")
-
-    def send(self) -> None:
-        """Press the button, and wait for the answer to begin or the message to be refused."""
-        before = self.said()
-        self.find("#box [data-testid=submit-button]")[0].click()
-        self.wait(lambda: self.said() != before, "the message in the chat")
-
-    def wait_for_answer(self) -> None:
-        self.wait(lambda: self.find("#status span.idle") and self.find("#chat .bot"), "the answer's end")
-
-    def upload(self, path: Path) -> None:
-        field = self.find("#box input[type=file]")[0]
-        self.driver.execute_script("arguments[0].value = ''", field)  # the driver adds to what was chosen before
-        field.send_keys(str(path))
-
-    def drop_files(self) -> None:
-        self.wait(lambda: not [button.click() for button in self.find("#box .delete-button")], "an empty text box")
-
-    def said(self) -> str:
-        return self.find("#chat")[0].text
-
-    def status(self) -> str:
-        return self.find("#status")[0].text
-
-    def press(self, button: str) -> None:
-        self.find(f"#{button}")[0].click()
-
-    def clear(self) -> None:
-        self.press("clear")
-        self.wait(lambda: not self.find("#chat .message"), "an empty chat")
-
-    def picture_bytes(self) -> bytes:
-        """The last picture of the answer, fetched as the browser fetches it."""
-        from urllib.request import urlopen
-
-        with urlopen(self.find(PICTURES)[-1].get_attribute("src"), timeout=30) as response:
-            return response.read()
-
-    def shoot(self, name: str) -> None:
-        self.driver.save_screenshot(str(self.screenshots / f"{name}.png"))
 
 
 @pytest.fixture(scope="module")
@@ -198,13 +111,13 @@ def test_retry_with_the_last_seed_draws_the_same_picture(page):
     page.type(DRAW)
     page.send()
     page.wait_for_answer()
-    first, source = page.picture_bytes(), page.find(PICTURES)[-1].get_attribute("src")
+    first, source = page.bytes_of(PICTURES), page.find(PICTURES)[-1].get_attribute("src")
     page.press("reuse")
     page.wait(lambda: not page.find("#new-seed input")[0].is_selected(), "the seed to be kept")
     page.press("retry")
     page.wait(lambda: (shown := page.find(PICTURES)) and shown[-1].get_attribute("src") != source, "another picture")
     page.wait_for_answer()
-    assert page.picture_bytes() == first
+    assert page.bytes_of(PICTURES) == first
     page.find("#new-seed input")[0].click()
 
 
@@ -214,7 +127,7 @@ def test_picture_dropped_back_restores_its_settings(page, tmp_path):
     page.wait_for_answer()
     seed = page.status().split()[1].strip(",")
     path = tmp_path / "mine.png"
-    path.write_bytes(page.picture_bytes())
+    path.write_bytes(page.bytes_of(PICTURES))
     page.find("#made input[type=file]")[0].send_keys(str(path))
     page.wait(lambda: page.typed() == DRAW, "the prompt")
     assert page.find("#seed input")[0].get_property("value") == seed
