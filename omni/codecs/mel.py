@@ -18,33 +18,28 @@ __all__ = ["AutoencoderLogMel", "LogMelConfig", "mel_filters"]
 
 OVERLAP = 4  # windows that cover a sample; the squares of the Hann window then add up to a constant
 SILENCE = 1e-6  # magnitude below which nothing is heard, and arithmetic would become slow
+EVEN_BELOW_HZ = 500.0
 LOUDEST = 2.0  # natural logarithm of the largest magnitude that is believed
 
 
-def _to_mel(hertz: Tensor) -> Tensor:
-    """Slaney's scale: even steps up to 1 kHz, even ratios above."""
-    octaves = torch.log(hertz.clamp(min=1.0) / 1000.0) / math.log(6.4)
-    return torch.where(hertz < 1000.0, hertz * 0.015, 15.0 + 27.0 * octaves)
-
-
-def _to_hertz(mel: Tensor) -> Tensor:
-    return torch.where(mel < 15.0, mel / 0.015, 1000.0 * torch.exp((mel - 15.0) * math.log(6.4) / 27.0))
-
-
 def mel_filters(bands: int, *, fft_size: int, sample_rate: int) -> Tensor:
-    """Build triangular filters between 0 Hz and half the sample rate, evenly spaced on Slaney's mel scale.
+    """Build triangular filters between 0 Hz and half the sample rate: one for each frequency of the spectrum below
+    500 Hz, where semitones are narrower than the bands of the common mel scales, and in even ratios above.
 
     Args:
-        bands: number of filters.
+        bands: number of filters; at most a third of them are used below 500 Hz.
         fft_size: of the spectrum that they weigh, samples.
         sample_rate: in Hz.
 
     Returns:
         [M, K]; the weights of a filter sum to 1.
     """
-    highest = torch.tensor(sample_rate / 2, dtype=torch.float64)
-    corners = _to_hertz(torch.linspace(0.0, float(_to_mel(highest)), bands + 2, dtype=torch.float64))
-    frequencies = torch.linspace(0.0, float(highest), fft_size // 2 + 1, dtype=torch.float64)
+    step, highest = sample_rate / fft_size, sample_rate / 2
+    num_even = min(round(EVEN_BELOW_HZ / step), bands // 3)
+    even = step * torch.arange(num_even, dtype=torch.float64)
+    octaves = torch.linspace(math.log(num_even * step), math.log(highest), bands + 2 - num_even, dtype=torch.float64)
+    corners = torch.cat([even, octaves.exp()])
+    frequencies = torch.linspace(0.0, highest, fft_size // 2 + 1, dtype=torch.float64)
     rising = (frequencies - corners[:-2, None]) / (corners[1:-1] - corners[:-2])[:, None]
     falling = (corners[2:, None] - frequencies) / (corners[2:] - corners[1:-1])[:, None]
     filters = torch.minimum(rising, falling).clamp(min=0.0)
@@ -97,7 +92,7 @@ class LogMelConfig:
     width: int = 0
     num_blocks: int = 3
     floor: float = 1e-3
-    iterations: int = 32
+    iterations: int = 64
     momentum: float = 0.99
 
     def __post_init__(self) -> None:

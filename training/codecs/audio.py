@@ -55,7 +55,7 @@ class AudioFitConfig(BaseModel):
     fft_size: int = Field(1280, gt=0)
     frames_per_latent: int = Field(2, gt=0)
     floor: float = Field(1e-3, gt=0)
-    iterations: int = Field(32, ge=0)
+    iterations: int = Field(64, ge=0)
     width: int = Field(128, ge=0)
     num_blocks: int = Field(2, ge=0)
     low_weight: float = Field(1.3, gt=0)
