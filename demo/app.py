@@ -17,7 +17,7 @@ from demo.actions import AUTO_SIZE, MAX_GUIDANCE, MAX_STEPS, SIZES, Actions  # n
 from demo.api import add_endpoint  # noqa: E402
 from demo.examples import examples_for  # noqa: E402
 from demo.host import Host  # noqa: E402
-from demo.media import KINDS, NOUNS  # noqa: E402
+from demo.media import KINDS  # noqa: E402
 from demo.settings import MAX_SEED  # noqa: E402
 from demo.world_page import add_world  # noqa: E402
 from omni.checkpoint import Defaults  # noqa: E402
@@ -59,7 +59,8 @@ def build_page(host: Host) -> gr.Blocks:
     known = [kind for kind in KINDS if kind in host.modalities]
     gr.set_static_paths(host.folder)  # media are served from where they lie, never copied
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(f"<h1>{TITLE}</h1><p>{_lead(known)}</p>", elem_id="head")
+        classes = ["tabbed"] if "video" in known else []
+        gr.HTML(f"<h1>{TITLE}</h1><p>{_lead(known)}</p>", elem_id="head", elem_classes=classes)
         if "video" in known:
             world = gr.BrowserState("", storage_key="omni-world", secret="omni")
             with gr.Tabs(elem_id="tabs"):
@@ -75,14 +76,10 @@ def build_page(host: Host) -> gr.Blocks:
 
 
 def _lead(known: Collection[str]) -> str:
-    does = _listed(["talks", *(VERBS[kind] for kind in known)], "and")
+    *others, last = ["talks", *(VERBS[kind] for kind in known)]
+    does = f"{', '.join(others)} and {last}" if others else last
     asks = "Ask for a picture, show it one" if "image" in known else "Ask it something"
     return f"One small model that {does}. <span>{asks}, or just say hello.</span>"
-
-
-def _listed(words: Collection[str], last: str) -> str:
-    *others, end = words
-    return f"{', '.join(others)} {last} {end}" if others else end
 
 
 def _add_chat(host: Host, page: gr.Blocks, known: Collection[str]) -> None:
@@ -111,7 +108,7 @@ def _chat_column(known: Collection[str]) -> tuple[list[Any], list[gr.Button]]:
         status = gr.HTML(elem_id="status")
         retry = gr.Button("Retry", size="sm", min_width=80, scale=0, elem_id="retry")
         clear = gr.Button("Clear", size="sm", min_width=80, scale=0, elem_id="clear")
-    nouns = [NOUNS[kind] for kind in known]
+    adds = "Write, or add a file" if len(known) > 1 else "Write, or add a picture" if known else "Write"
     box = gr.MultimodalTextbox(
         elem_id="box",
         show_label=False,
@@ -119,7 +116,7 @@ def _chat_column(known: Collection[str]) -> tuple[list[Any], list[gr.Button]]:
         file_count="multiple",
         file_types=list(known),
         sources=["upload"] if known else [],
-        placeholder=f"Write, or add a {_listed(nouns, 'or')}" if nouns else "Write",
+        placeholder=adds,
         max_lines=8,
     )
     return [chat, status, box], [retry, clear]

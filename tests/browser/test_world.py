@@ -161,6 +161,11 @@ def test_keys_belong_to_a_field_that_is_written_in(world):
     assert field.get_property("value").endswith(" .") and steps(world) == 0
 
 
+def test_browser_has_logged_no_errors(opened):
+    severe = [entry["message"] for entry in opened.driver.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not severe
+
+
 def test_world_is_found_again_after_a_reload(world):
     keys(world, "ARROW_DOWN")
     world.wait(lambda: steps(world) == 1, "the answer")
@@ -168,11 +173,6 @@ def test_world_is_found_again_after_a_reload(world):
     world.wait(lambda: world.find(BOX), "the page")
     world.tab("World")
     world.wait(lambda: steps(world) == 1 and world.find(FRAMES), "the same world")
-
-
-def test_browser_has_logged_no_errors(opened):
-    severe = [entry["message"] for entry in opened.driver.get_log("browser") if entry["level"] == "SEVERE"]
-    assert not severe
 
 
 def test_phone_shows_the_world_and_its_buttons_without_scrolling(page, files):
