@@ -209,7 +209,7 @@ def test_data_of_another_codec_are_refused(settings, tmp_path):
     from tests.test_training import encoded
 
     folder = encoded(tmp_path / "encoded")
-    (folder / "index.json").write_text(json.dumps({"codec": "0" * 64}))
+    (folder / "index.json").write_text(json.dumps({"codecs": {"vision": "0" * 64}}))
     with pytest.raises(ConfigError, match="another codec"):
         train(changed(settings, data={"path": str(folder)}))
 

@@ -6,7 +6,6 @@ that was stopped goes on, and one with more `documents` adds shards.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import random
@@ -24,7 +23,7 @@ from pydantic import Field
 from torch import Tensor
 
 from omni.chat import FilmClock
-from omni.codecs import Codec, VisionCodec, codec_class
+from omni.codecs import Codec, VisionCodec, codec_class, latents_digest
 from omni.errors import ConfigError
 from training.config import Section
 from training.settings import run_program
@@ -195,9 +194,9 @@ def _hand_out(job: _Job, latents: Tensor, codecs: Mapping[str, Codec], tensors: 
             put(item, "given", given)
 
 
-def _check_index(folder: Path, config: EncodeConfig) -> None:
+def _check_index(folder: Path, config: EncodeConfig, codecs: Mapping[str, Codec]) -> None:
     """Write what the shards are made from, or compare with what is written."""
-    digests = {name: _digest(Path(path)) for name, path in sorted(config.codecs.items())}
+    digests = {name: latents_digest(codec) for name, codec in sorted(codecs.items())}
     chosen = ("mixture", "split", "seed", "shard_documents")
     index = {**config.model_dump(include=set(chosen)), "codecs": digests}
     path = folder / "index.json"
@@ -205,12 +204,6 @@ def _check_index(folder: Path, config: EncodeConfig) -> None:
         raise ConfigError(f"{path} is of another codec, mixture or seed; delete the folder or choose another output")
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-
-
-def _digest(folder: Path) -> str:
-    """Return the SHA-256 of a codec's weights."""
-    files = sorted(folder.glob("*.safetensors"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def encode(config: EncodeConfig) -> Iterator[tuple[Path, int, int]]:
@@ -227,7 +220,7 @@ def encode(config: EncodeConfig) -> Iterator[tuple[Path, int, int]]:
         raise ConfigError(f"mixture names the unknown task {sorted(unknown)[0]!r}; known are {', '.join(TASKS)}")
     codecs = {name: codec_class(name).from_folder(path) for name, path in config.codecs.items()}
     folder = Path(config.output).expanduser()
-    _check_index(folder, config)
+    _check_index(folder, config, codecs)
     size = config.shard_documents
     missing = [k for k in range(-(-config.documents // size)) if not shard_path(folder, k).exists()]
     numbers = [k for shard in missing for k in range(shard * size, (shard + 1) * size)]

@@ -5,6 +5,7 @@ own, so that no two ranks read the same ones, and a run goes on unchanged with a
 the number of lanes stays the same.
 """
 
+import json
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from omni.chat import ChatTemplate
+from omni.codecs import latents_digest
 from omni.config import OmniConfig
 from omni.errors import ConfigError
 from omni.sequence import FlatDocument, Medium, TextRun
@@ -259,17 +261,15 @@ def check_latents(dataset: Dataset, *, bad_lines: str) -> None:
 
 def _check_index(path: str, codecs: Mapping[str, Any]) -> None:
     """Refuse encoded shards that another codec than the run's has made."""
-    import hashlib
-    import json
-
     index = Path(path).expanduser() / "index.json"
-    if not index.is_file() or "vision" not in codecs:
+    if not index.is_file():
         return
-    made_by = json.loads(index.read_text(encoding="utf-8")).get("codec")
-    weights = codecs["vision"].autoencoder.state_dict().values()
-    ours = hashlib.sha256(b"".join(value.cpu().numpy().tobytes() for value in weights)).hexdigest()
-    if isinstance(made_by, str) and made_by != ours:
-        raise ConfigError(f"{index}: the data were encoded by another codec than the model's; encode them again")
+    made_by = json.loads(index.read_text(encoding="utf-8")).get("codecs", {})
+    for stream in sorted(set(made_by) & set(codecs)):
+        if made_by[stream] != latents_digest(codecs[stream]):
+            raise ConfigError(
+                f"{index}: the data were encoded by another {stream} codec than the model's; encode them again"
+            )
 
 
 def build_lanes(

@@ -1,9 +1,10 @@
 """Codecs turn media into latents and back."""
 
 from omni.codecs.audio import AudioCodec, AudioCodecConfig
+from omni.codecs.folder import latents_digest
 from omni.codecs.vision import CodecConfig, VisionCodec
 
-__all__ = ["AudioCodec", "AudioCodecConfig", "Codec", "CodecConfig", "VisionCodec", "codec_class"]
+__all__ = ["AudioCodec", "AudioCodecConfig", "Codec", "CodecConfig", "VisionCodec", "codec_class", "latents_digest"]
 
 Codec = VisionCodec | AudioCodec
 

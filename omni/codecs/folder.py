@@ -14,12 +14,22 @@ from torch import Tensor, nn
 
 from omni.errors import CheckpointError
 
-__all__ = ["CONFIG_FILE", "OWN_CONFIG", "check_statistics", "load_weights", "read_config", "read_json", "write_folder"]
+__all__ = [
+    "CONFIG_FILE",
+    "OWN_CONFIG",
+    "check_statistics",
+    "latents_digest",
+    "load_weights",
+    "read_config",
+    "read_json",
+    "write_folder",
+]
 
 CONFIG_FILE, OWN_CONFIG = "codec_config.json", "config.json"
 # The first is what we write; the second is what diffusers writes, so that its folders drop in.
 WEIGHT_FILES = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 DTYPES = ("float32", "float16", "bfloat16")
+WAY_BACK = ("decoder.", "post_quant_conv.", "synthesis")  # weights that latents do not depend on
 
 Config = TypeVar("Config")
 State = dict[str, Tensor]
@@ -116,6 +126,19 @@ def check_statistics(mean: Any, std: Any, num_channels: int) -> tuple[Tensor, Te
             f"got {len(mean)} and {len(std)}; measure them with training/codecs"
         )
     return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
+
+
+def latents_digest(codec: nn.Module) -> str:
+    """Return the SHA-256 of all that latents depend on: the encoder's weights and the statistics.
+
+    Args:
+        codec: with an `autoencoder`, latents_mean and latents_std.
+    """
+    weights: dict[str, Tensor] = codec.autoencoder.state_dict()  # type: ignore[union-attr]
+    used = {name: value for name, value in sorted(weights.items()) if not name.startswith(WAY_BACK)}
+    used |= {"mean": codec.latents_mean, "std": codec.latents_std}  # type: ignore[dict-item]
+    parts = [name.encode() + value.detach().cpu().float().numpy().tobytes() for name, value in used.items()]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def write_folder(folder: Path, config: Any, weights: Mapping[str, Tensor]) -> None:

@@ -38,6 +38,7 @@ class FilmCodecConfig(TrainerConfig):
     num_pictures: of a step.
     difference_weight: of the error of frame to frame differences, against flicker.
     anchor_weight: of the squared distance of pictures' latents, in standard deviations, from where they were.
+    encoder: whether the encoder learns too, or only the way back.
     levels: resolutions whose kernels look back in time, counted from that of the latents upwards.
     """
 
@@ -47,6 +48,7 @@ class FilmCodecConfig(TrainerConfig):
     num_pictures: int = Field(12, gt=0)
     difference_weight: float = Field(1.0, ge=0)
     anchor_weight: float = Field(0.2, ge=0)
+    encoder: bool = True
     levels: int = Field(2, gt=0)
 
 
@@ -98,7 +100,9 @@ class FilmTrainer(CodecTrainer):
         start_time_kernels(self.codec)
         wan = self.codec.autoencoder
         self.path = ClipPath(wan, trained=looking_back(self.codec, config.levels))
-        super().__init__(config, wan.requires_grad_(True).named_parameters())
+        wan.requires_grad_(config.encoder)
+        wan.decoder.requires_grad_(True)
+        super().__init__(config, [pair for pair in wan.named_parameters() if pair[1].requires_grad])
         clips = sample_clips(random.Random(VALIDATION_SEED), NUM_VALIDATION, 17)
         self.held_out = to_float(clips)
         scenes = render_scenes(0, 96, size=(64, 64), split="validation", seed=config.seed)
