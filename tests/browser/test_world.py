@@ -59,6 +59,13 @@ def steps(page: Page) -> int | None:
     return int(said[0].text.split()[1].strip(",")) if said and said[0].text.startswith("Step") else None
 
 
+def size(page: Page, name: str) -> None:
+    """Choose the size of pictures and films."""
+    page.find("#size input")[0].click()
+    found = page.wait(lambda: [one for one in page.find("[role=option]") if name in one.text], "the sizes")
+    found[0].click()
+
+
 def keys(page: Page, *names: str) -> None:
     from selenium.webdriver import ActionChains
     from selenium.webdriver.common.keys import Keys
@@ -121,6 +128,20 @@ def test_bad_clip_is_one_sentence_and_nothing_is_lost(page, tmp_path):
     page.send()
     assert "broken.mp4" in page.said()
     assert page.typed() == "What is this?" and len(page.find("#box .thumbnail-item")) == 1
+
+
+def test_message_that_cannot_be_answered_goes_back_with_its_clip(page, files):
+    size(page, "Square, 64 x 64")  # more than this model makes
+    page.upload(files[0])
+    page.wait(lambda: page.find("#box .thumbnail-item"), "the upload")
+    page.type("What is this?")
+    page.send()
+    page.wait(lambda: page.typed() == "What is this?" and page.find("#box .thumbnail-item"), "the message in the box")
+    assert "choose a smaller one" in page.said()
+    size(page, "The model chooses")
+    page.send()
+    page.wait_for_answer()
+    assert len(page.find("#chat .user video")) == 1
 
 
 def test_world_is_played_with_keys_and_buttons(world):
