@@ -42,6 +42,7 @@ class EncodeConfig(Section):
     output: folder of the shards.
     documents: how many; document k is the same whatever their number.
     mixture: task to share of the documents.
+    in_turn: one document of each task after another, whatever the shares, and not by chance.
     split: of the world's held-out combinations.
     shard_documents: documents of a shard.
     workers, threads: processes that draw; threads of the codec.
@@ -51,6 +52,7 @@ class EncodeConfig(Section):
     output: str
     documents: int = Field(gt=0)
     mixture: dict[str, float]
+    in_turn: bool = False
     split: str = "train"
     seed: int = 0
     shard_documents: int = Field(2000, gt=0)
@@ -59,14 +61,16 @@ class EncodeConfig(Section):
     threads: int = Field(1, gt=0)
 
 
-def _make(job: tuple[int, dict[str, float], str, int]) -> dict[str, Any]:
+def _make(job: tuple[int, EncodeConfig]) -> dict[str, Any]:
     """Make document k: its task is drawn from the mixture, its content from its number."""
     from training.world.tasks import document
 
-    k, mixture, split, seed = job
-    task = random.Random(f"{seed}/{k}").choices(list(mixture), list(mixture.values()))[0]
-    number = seed * 1_000_000_000 + k
-    messages = document(task, number, split).messages
+    k, config = job
+    tasks = list(config.mixture)
+    drawn = random.Random(f"{config.seed}/{k}").choices(tasks, list(config.mixture.values()))[0]
+    task = tasks[k % len(tasks)] if config.in_turn else drawn
+    number = config.seed * 1_000_000_000 + k
+    messages = document(task, number, config.split).messages
     for item in (item for message in messages for item in message["content"]):
         if item["type"] == "video":
             item["num_frames"] = len(item["frames"])
@@ -197,7 +201,7 @@ def _hand_out(job: _Job, latents: Tensor, codecs: Mapping[str, Codec], tensors: 
 def _check_index(folder: Path, config: EncodeConfig, codecs: Mapping[str, Codec]) -> None:
     """Write what the shards are made from, or compare with what is written."""
     digests = {name: latents_digest(codec) for name, codec in sorted(codecs.items())}
-    chosen = ("mixture", "split", "seed", "shard_documents")
+    chosen = ("mixture", "in_turn", "split", "seed", "shard_documents")
     index = {**config.model_dump(include=set(chosen)), "codecs": digests}
     path = folder / "index.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != index:
@@ -224,7 +228,7 @@ def encode(config: EncodeConfig) -> Iterator[tuple[Path, int, int]]:
     size = config.shard_documents
     missing = [k for k in range(-(-config.documents // size)) if not shard_path(folder, k).exists()]
     numbers = [k for shard in missing for k in range(shard * size, (shard + 1) * size)]
-    jobs = ((k, config.mixture, config.split, config.seed) for k in numbers)
+    jobs = ((k, config) for k in numbers)
     # Threads of torch do not survive a fork, so workers start afresh.
     with multiprocessing.get_context("spawn").Pool(config.workers) as pool:
         made = pool.imap(_make, jobs, chunksize=20)

@@ -1,0 +1,166 @@
+"""Whether the model can learn all of it: 32 documents of every task by heart, given back from every prefix.
+
+python -m training.encode configs/train/overfit_encode.yaml
+python -m training.train configs/train/overfit.yaml
+python -m training.export configs/train/overfit.yaml --out runs/overfit
+python scripts/overfit.py runs/overfit
+"""
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+REPOSITORY = Path(__file__).parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from omni import Omni, OmniError  # noqa: E402
+from omni.chat import continued_film  # noqa: E402
+from omni.generate import Forced, Generator, Request  # noqa: E402
+from omni.guidance import GuidanceConfig  # noqa: E402
+from omni.parts import Audio, Image, Video  # noqa: E402
+from omni.sequence import Medium, Segment, TextRun  # noqa: E402
+from omni.settings import GenerationSettings  # noqa: E402
+
+CLOSE = 0.1  # mean squared distance of latents, whose variance is 1
+NOTES_SHARE = 0.9
+Verdicts = Iterator[tuple[str, bool]]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def replies(document: Sequence[Segment], omni: Omni) -> Iterator[tuple[list[Segment], list[Segment]]]:
+    """Yield what stands before each turn of the assistant, its role included, and the turn up to its end."""
+    role, end = TextRun((omni.template.roles["assistant"],)), omni.template.end
+    for place, segment in enumerate(document):
+        if isinstance(segment, TextRun) and segment.ids == role.ids:
+            rest = document[place + 1 :]
+            stop = next(n for n, later in enumerate(rest) if isinstance(later, TextRun) and later.ids == (end,))
+            yield list(document[: place + 1]), list(rest[:stop])
+
+
+def forced_by(truth: Sequence[Segment], omni: Omni) -> tuple[Forced, ...]:
+    """Return the media that cannot be made from the words alone, because a part of them is given."""
+    found = [s for s in truth if isinstance(s, Medium) and s.grids[0].given is not None]
+    first = omni.template.first_number
+    return tuple(
+        Forced(
+            omni.template.kind_of(medium.header[0]) or "",
+            tuple(number - first for number in medium.header[1:]),
+            (medium.grids[0].latents[:1], medium.grids[0].given[:1])
+            if medium.modality == "image"
+            else (medium.grids[0].latents, medium.grids[0].given),
+        )
+        for medium in found
+    )
+
+
+def words(segments: Sequence[Segment], omni: Omni) -> str:
+    """Return the words of segments."""
+    ids = [number for segment in segments if isinstance(segment, TextRun) for number in segment.ids]
+    return omni.tokenizer.decode([number for number in ids if number < omni.tokenizer.num_text_ids])
+
+
+def judge_media(made: Medium, true: Medium, film: Sequence[Medium], omni: Omni) -> Verdicts:
+    """Compare a block with the true one: latents, and what the judges find in both after the way back."""
+    distance = max(
+        float((mine.latents - theirs.latents).square().mean())
+        for mine, theirs in zip(made.grids, true.grids, strict=True)
+    )
+    yield f"{made.modality}/latents", distance < CLOSE
+    mine, theirs = (omni.studio.decode([medium], [film])[0] for medium in (made, true))
+    if isinstance(mine, Image) and isinstance(theirs, Image):
+        yield "image/template", sight(mine.pixels) == sight(theirs.pixels)
+    elif isinstance(mine, Video) and isinstance(theirs, Video):
+        places = (0, len(mine.frames) // 2, len(mine.frames) - 1)
+        yield "video/template", all(sight(mine.frames[n]) == sight(theirs.frames[n]) for n in places)
+        if mine.audio is not None and theirs.audio is not None:
+            yield from judge_sound(mine.audio, theirs.audio)
+    elif isinstance(mine, Audio) and isinstance(theirs, Audio):
+        yield from judge_sound(mine, theirs)
+
+
+def sight(pixels: np.ndarray) -> tuple[object, ...]:
+    """Return what template match finds in a picture: the ground, and each thing with its place."""
+    from training.judges.templates import TemplateJudge
+
+    seen = TemplateJudge().look(pixels)
+    return (seen.background, *sorted((thing.concept, thing.place) for thing in seen.things))
+
+
+def judge_sound(mine: Audio, theirs: Audio) -> Verdicts:
+    """Compare the recogniser's words, the notes, and the likeliest class of sound."""
+    from training.judges.notes import notes_of, share_found
+    from training.judges.sounds import classify
+    from training.judges.speech import transcribe, words_of
+
+    heard, meant = mine.samples[0], theirs.samples[0]
+    if said := words_of(transcribe(meant)):
+        yield "audio/words", words_of(transcribe(heard)) == said
+    if notes := notes_of(meant):
+        yield "audio/notes", share_found(notes, notes_of(heard)) >= NOTES_SHARE
+    yield "audio/class", classify(heard)[0][0] in [name for name, _ in classify(meant)[:3]]
+
+
+def judge_reply(prefix: list[Segment], truth: list[Segment], omni: Omni, settings: GenerationSettings) -> Verdicts:
+    """Let the model answer, and compare its answer with the true one."""
+    generator = Generator(omni.model, omni.tokenizer, omni.studio)
+    forced = forced_by(truth, omni)
+    kept: list[Segment] = []
+    request = Request(prefix, 0, forced)
+    for _ in generator.run([request], settings, on_document=lambda _, document: kept.extend(document[len(prefix) :])):
+        pass
+    made, true = ([s for s in segments if isinstance(s, Medium)] for segments in (kept, truth))
+    if forced:
+        true = [medium for medium in true if medium.grids[0].given is not None]
+    else:
+        yield "text", words(kept, omni) == words(truth, omni)
+        yield "headers", [medium.header for medium in made] == [medium.header for medium in true]
+    if [medium.header for medium in made] == [medium.header for medium in true]:
+        before = list(prefix)
+        for mine, theirs in zip(made, true, strict=True):
+            film = continued_film(before) if theirs.continues else []
+            yield from judge_media(mine, theirs, film, omni)
+            before.append(theirs)
+
+
+@app.command()
+def judge(
+    model: Annotated[Path, typer.Argument(help="folder of the model that learnt them")],
+    config: Annotated[Path, typer.Option(help="of the training")] = REPOSITORY / "configs/train/overfit.yaml",
+    steps: Annotated[int, typer.Option(help="of the solver")] = 24,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the shares here")] = None,
+) -> None:
+    """Print by measure how often the answer was the true one."""
+    from training.config import load_config
+    from training.data import DocumentMaker
+    from training.shards import EncodedDataset
+
+    verdicts: dict[str, list[bool]] = defaultdict(list)
+    try:
+        omni, run = Omni.from_pretrained(model), load_config(config)
+        dataset = EncodedDataset(Path(str(run.data.path)).expanduser())
+        maker = DocumentMaker(dataset, omni.tokenizer, omni.model.config, run)
+        settings = GenerationSettings(steps=steps, guidance=GuidanceConfig(scale=1.0), max_media=16)
+        for number in range(len(dataset)):
+            for prefix, truth in replies(maker.document(number), omni):
+                found = list(judge_reply(prefix, truth, omni, settings))
+                for measure, is_right in found:
+                    verdicts[measure].append(is_right)
+                print(number, " ".join(name if is_right else f"NOT:{name}" for name, is_right in found), flush=True)
+    except OmniError as error:
+        sys.exit(f"error: {error}")
+    shares = {measure: sum(them) / len(them) for measure, them in sorted(verdicts.items())}
+    for measure, share in shares.items():
+        print(f"{measure:20s} {100 * share:5.1f} %  of {len(verdicts[measure])}")
+    if json_file:
+        json_file.write_text(json.dumps(shares, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    app()
