@@ -27,7 +27,6 @@ __all__ = ["Conversation", "View"]
 
 MAX_VIEWS_PER_S = 15  # a page draws its whole chat anew at each one
 MAX_PREVIEWS = 8  # of one picture, film or recording
-MAX_MEDIA = 6  # of one answer: a story has room
 MAKING = {"image": "Drawing", "video": "Filming", "audio": "Making sound"}
 MADE = {"image": "picture", "video": "film", "audio": "recording"}  # how the names of their files begin
 
@@ -220,7 +219,6 @@ class Conversation:
             steps=settings.steps,
             guidance_scale=settings.guidance_scale,
             size=settings.size,
-            max_media=MAX_MEDIA,
             should_stop=run.stop.is_set,
         ):
             match event:

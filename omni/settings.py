@@ -40,7 +40,7 @@ class GenerationSettings:
     temperature: float = 0.0
     top_p: float = 1.0
     max_new_tokens: int = 256
-    max_media: int = 4
+    max_media: int = 8
     max_block_tokens: int = 64
     max_video_tokens: int = 256
     max_audio_tokens: int = 128
