@@ -22,7 +22,7 @@ class LossCounts:
 
     Attributes:
         text: text targets.
-        flow: numbers of noisy latents, stream -> count.
+        flow: noisy latent tokens, stream -> count.
     """
 
     text: int
@@ -35,7 +35,8 @@ class LossSums:
 
     Attributes:
         text: summed cross-entropy in nats.
-        flow: stream -> summed squared velocity error.
+        flow: stream -> squared velocity error, summed over tokens, the mean of each token's numbers; so a token
+            counts alike in every stream, however many numbers it holds.
     """
 
     text: Tensor
@@ -44,8 +45,7 @@ class LossSums:
 
 def loss_counts(batch: PackedBatch) -> LossCounts:
     """Count a batch's targets."""
-    flow = {s: int(m.sum()) * batch.latents[s].shape[-1] for s, m in (batch.is_noisy or {}).items()}
-    return LossCounts(len(batch.logit_index), flow)
+    return LossCounts(len(batch.logit_index), {s: int(m.sum()) for s, m in (batch.is_noisy or {}).items()})
 
 
 def text_loss(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def text_loss(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(F.linear(hidden, weight).float(), labels, reduction="sum")
 
 
-def loss_sums(model: OmniModel, batch: PackedBatch) -> LossSums:
+def loss_sums(model: OmniModel, batch: PackedBatch, *, sigma_floor: float = SIGMA_FLOOR) -> LossSums:
     """Run the model on a batch and sum its losses.
 
     Where the model predicts clean latents, prediction and target meet the same floor of sigma
@@ -68,6 +68,8 @@ def loss_sums(model: OmniModel, batch: PackedBatch) -> LossSums:
     Args:
         model: in training mode, perhaps wrapped.
         batch: packed, with labels, velocities and the mask of trained tokens.
+        sigma_floor: where the model predicts clean latents, their error is divided by sigma, but by no less than this.
+            At .31 that is the weight of min-SNR-5 (arXiv:2303.09556).
     """
     assert batch.labels is not None and batch.velocity is not None and batch.is_noisy is not None
     output = model(batch, with_logits=False)
@@ -79,9 +81,10 @@ def loss_sums(model: OmniModel, batch: PackedBatch) -> LossSums:
             continue
         target, trained = batch.velocity[stream], batch.is_noisy[stream]
         if model.config.prediction == "clean":
-            sigma = _token_sigma(batch, stream, model.config)
-            target = target * (sigma / sigma.clamp(min=SIGMA_FLOOR)).unsqueeze(-1)
-        flow[stream] = F.mse_loss(said[trained], target[trained], reduction="sum")
+            sigma = _token_sigma(batch, stream, model.config).unsqueeze(-1)
+            floored = sigma.clamp(min=max(sigma_floor, SIGMA_FLOOR))
+            said, target = said * (sigma.clamp(min=SIGMA_FLOOR) / floored), target * (sigma / floored)
+        flow[stream] = F.mse_loss(said[trained], target[trained], reduction="sum") / target.shape[-1]
     return LossSums(text, flow)
 
 

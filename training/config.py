@@ -68,6 +68,7 @@ class Objective(Section):
 
     text_weight, flow_weight: of the two losses.
     sigma_mean, sigma_std: of the logit-normal of training sigmas.
+    sigma_floor: below it the error of a clean prediction weighs no more; see omni.losses.loss_sums.
     drop_text, drop_media, drop_both: probability that a document's conditions are dropped.
     """
 
@@ -75,6 +76,7 @@ class Objective(Section):
     flow_weight: float = Field(1.0, ge=0)
     sigma_mean: float = 0.0
     sigma_std: float = Field(1.0, gt=0)
+    sigma_floor: float = Field(0.05, gt=0, le=1)
     drop_text: float = Field(0.05, ge=0, le=1)
     drop_media: float = Field(0.0, ge=0, le=1)
     drop_both: float = Field(0.05, ge=0, le=1)

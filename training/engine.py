@@ -77,13 +77,13 @@ class StepReport(dict[str, float]):
 class Losses(nn.Module):
     """The model and its losses as one forward pass, which is what replicas and DeepSpeed wrap."""
 
-    def __init__(self, model: OmniModel) -> None:
+    def __init__(self, model: OmniModel, *, sigma_floor: float) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.sigma_floor = model, sigma_floor
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the summed losses: of text, and of the latents by stream."""
-        sums = loss_sums(self.model, batch)
+        sums = loss_sums(self.model, batch, sigma_floor=self.sigma_floor)
         return sums.text, sums.flow
 
 
@@ -224,9 +224,9 @@ class Engine:
 
 
 def _counts(batch: PackedBatch, streams: Sequence[str]) -> list[float]:
-    """Return text targets, tokens, and numbers of noisy latents by stream."""
+    """Return text targets, tokens, and noisy latent tokens by stream."""
     noisy = batch.is_noisy or {}
-    flow = [float(int(noisy[s].sum()) * batch.latents[s].shape[-1]) if s in noisy else 0.0 for s in streams]
+    flow = [float(noisy[s].sum()) if s in noisy else 0.0 for s in streams]
     return [float(len(batch.logit_index)), float(batch.num_tokens), *flow]
 
 
@@ -235,7 +235,7 @@ class PlainEngine(Engine):
 
     def __init__(self, model: OmniModel, config: TrainConfig, device: torch.device, ranks: Ranks | None = None) -> None:
         super().__init__(model, config, device, ranks)
-        self.losses: nn.Module = Losses(self.model)
+        self.losses: nn.Module = Losses(self.model, sigma_floor=config.objective.sigma_floor)
         if self.ranks.size > 1:
             from torch.nn.parallel import DistributedDataParallel
 
@@ -249,7 +249,7 @@ class PlainEngine(Engine):
             return self.losses(batch)
 
     def _validation_losses(self, batch: PackedBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        sums = loss_sums(self.model, batch)
+        sums = loss_sums(self.model, batch, sigma_floor=self.config.objective.sigma_floor)
         return sums.text, sums.flow
 
     def _backward(self, loss: Tensor, *, is_last: bool) -> None:

@@ -128,7 +128,7 @@ class ZeroEngine(Engine):
         super().__init__(model, config, accelerator.device, Ranks())
         self.accelerator = accelerator
         self.shapes = {name: p.shape for name, p in self.trained}
-        losses = Losses(self.model)
+        losses = Losses(self.model, sigma_floor=config.objective.sigma_floor)
         settings = accelerator.deepspeed_plugin.deepspeed_config
         self.stage = settings["zero_optimization"]["stage"]
         if self.stage == 3:
