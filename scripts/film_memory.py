@@ -76,11 +76,10 @@ def main(
         command = [sys.executable, __file__, "one", str(model), str(count)]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
         base = base or found["peak"]
-        seconds = found["seconds"]
-        lines.append(
-            f"| {count} | {found['frames']} | {found['cache']:.1f} | {found['peak']:.0f} | {found['peak'] - base:.0f} | "
-            f"{sum(seconds) / len(seconds):.2f} | {sum(seconds[-4:]) / len(seconds[-4:]):.2f} |"
-        )
+        seconds, peak = found["seconds"], found["peak"]
+        mean, last = sum(seconds) / len(seconds), sum(seconds[-4:]) / len(seconds[-4:])
+        above = f"{peak:.0f} | {peak - base:.0f}"
+        lines.append(f"| {count} | {found['frames']} | {found['cache']:.1f} | {above} | {mean:.2f} | {last:.2f} |")
         print(lines[-1], flush=True)
     out.write_text(TABLE.format(steps=STEPS, rows="\n".join(lines)), encoding="utf-8")
 
