@@ -13,8 +13,8 @@ SPLITS = ("seen", "unseen", "real", "shuffled")
 HEAD = """# The shipped model, third edition
 
 `omni/weights/nano`: {parameters} parameters in float16, the codecs of pictures, films and sounds and a text tokenizer
-beside them. It chats about its world in English, draws and edits pictures of up to 24 squares of 16x16 pixels, describes
-them, and makes its first films, worlds and sounds.
+beside them. It chats about its world in English, draws and edits pictures of up to 24 squares of 16x16 pixels,
+describes them, and makes its first films, worlds and sounds.
 
 **This is an early edition**, far from trained to the end: see the figures, and `docs/images/samples.png`, in which
 nothing was chosen.
@@ -22,8 +22,8 @@ nothing was chosen.
 ## How it was made
 
 `configs/train/nano.yaml` on two CPU cores without bfloat16 units, beside other work, in stages, each from the averaged
-weights of the one before (`start=`); {tokens:.1f} million tokens in all, noisy copies counted. 98 % of all places held a
-token.
+weights of the one before (`start=`); {tokens:.1f} million tokens in all, noisy copies counted. 98 % of all places held
+a token.
 
 | steps | tokens a step | documents |
 |---|---|---|
@@ -48,7 +48,8 @@ STAGES = (
     (620, 5000, "pictures, two copies, a third of them to describe, decayed to zero"),
     (995, 5000, "the same, constant rate"),
     (101, 5075, "every task of configs/train/encode.yaml, constant rate"),
-    (1000, 5075, "the same, with a new expert for sound, decayed to zero"),
+    (400, 5075, "the same, constant rate"),
+    (450, 5075, "the same, with a new expert for sound, decayed to zero"),
 )
 
 TAIL = """

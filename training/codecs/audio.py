@@ -157,6 +157,16 @@ def _train(autoencoder: AutoencoderLogMel, groups: Tensor, weights: Tensor, conf
             print(f"step {step + 1}  {figures}", flush=True)
 
 
+def shares_of(autoencoder: AutoencoderLogMel) -> Tensor:
+    """Return how far each channel moves the frames, [C]; 1 in the quadratic mean.
+
+    Normalised latents keep these shares: were all channels of unit variance, the many that are mere hiss would
+    outweigh, in a flow's loss, the few that say what is heard.
+    """
+    reach = autoencoder.synthesis.norm(dim=1)
+    return reach / reach.square().mean().sqrt()
+
+
 @torch.no_grad()
 def _finish(autoencoder: AutoencoderLogMel, groups: Tensor, config: AudioFitConfig) -> AudioCodec:
     """Measure the latents, and let the decoder expect them as the training showed them: of unit variance."""
@@ -173,7 +183,7 @@ def _finish(autoencoder: AutoencoderLogMel, groups: Tensor, config: AudioFitConf
     statistics = AudioCodecConfig(
         "AutoencoderLogMel",
         latents_mean=tuple(latents.mean(0).tolist()),
-        latents_std=tuple(latents.std(0).tolist()),
+        latents_std=tuple((latents.std(0) / shares_of(autoencoder)).tolist()),
         stored_dtype=config.stored_dtype,
     )
     return AudioCodec(autoencoder, statistics)
