@@ -26,8 +26,7 @@ library_name: omni-transfusion
 ---
 # {name}
 
-A small model that chats about pictures of its world, draws, edits and describes them. Exported after {steps} steps of
-`python -m training.train {config}`; trained on tier A data alone (see DATA_SOURCES.md). Scores: docs/MODEL_CARD.md.
+A small model of one sequence: {modalities}. Exported after {steps} steps of `python -m training.train {config}`; trained on tier A data alone (see DATA_SOURCES.md). Scores: docs/MODEL_CARD.md.
 """
 
 
@@ -74,6 +73,7 @@ def export(config: TrainConfig, *, out: Path, source: str, dtype: torch.dtype = 
     if parts.adapter is not None:
         parts.adapter.base_model.merge_and_unload()
     defaults = load_folder(config.start)[3] if config.start is not None else Defaults()
+    modalities = ", ".join(["text", *parts.model.config.stream_of])
     save_folder(
         out,
         model=parts.model,
@@ -81,7 +81,7 @@ def export(config: TrainConfig, *, out: Path, source: str, dtype: torch.dtype = 
         codecs=dict(load_codecs(config)),
         defaults=defaults,
         dtype=dtype,
-        card=CARD.format(name=out.name, steps=state["step"], config=source),
+        card=CARD.format(name=out.name, steps=state["step"], config=source, modalities=modalities),
     )
     return int(state["step"])
 
