@@ -26,7 +26,8 @@ library_name: omni-transfusion
 ---
 # {name}
 
-A small model of one sequence: {modalities}. Exported after {steps} steps of `python -m training.train {config}`; trained on tier A data alone (see DATA_SOURCES.md). Scores: docs/MODEL_CARD.md.
+A small model of one sequence: {modalities}. Exported after {steps} steps of
+`python -m training.train {config}`; trained on tier A data alone (see DATA_SOURCES.md). Scores: docs/MODEL_CARD.md.
 """
 
 
