@@ -48,8 +48,8 @@ STAGES = (
     (620, 5000, "pictures, two copies, a third of them to describe, decayed to zero"),
     (995, 5000, "the same, constant rate"),
     (101, 5075, "every task of configs/train/encode.yaml, constant rate"),
-    (400, 5075, "the same, constant rate"),
-    (450, 5075, "the same, with a new expert for sound, decayed to zero"),
+    (409, 5075, "the same, constant rate"),
+    (395, 5075, "the same, with a new expert for sound, decayed to zero"),
 )
 
 TAIL = """
