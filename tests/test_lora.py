@@ -210,7 +210,7 @@ def test_data_of_another_codec_are_refused(settings, tmp_path):
 
     folder = encoded(tmp_path / "encoded")
     (folder / "index.json").write_text(json.dumps({"codecs": {"vision": "0" * 64}}))
-    with pytest.raises(ConfigError, match="another codec"):
+    with pytest.raises(ConfigError, match="another vision codec"):
         train(changed(settings, data={"path": str(folder)}))
 
 
