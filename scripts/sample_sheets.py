@@ -7,7 +7,7 @@ behind the arrow, what the model answers. Films are four of their frames, sounds
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -35,15 +35,6 @@ def tasks_of(omni: Omni) -> list[str]:
     held = set(omni.model.config.stream_of)
     found = [*PICTURES, *(FILMS if "video" in held else ()), *(SOUNDS if "audio" in held else ())]
     return [*found, *(BOTH if {"video", "audio"} <= held else ())]
-
-
-def as_given(item: dict[str, Any]) -> dict[str, Any]:
-    """Return a world's item in the form in which users give it."""
-    if item["type"] == "video":
-        return {"type": "video", "video": Video(item["frames"], float(item["fps"]))}
-    if item["type"] == "audio":
-        return {"type": "audio", "audio": Audio(item["samples"][None], item["sample_rate"])}
-    return item
 
 
 def spectrogram(sound: Audio) -> Pixels:
@@ -74,7 +65,7 @@ def cells(part: Part, words: str) -> Iterator[Cell]:
 
 def row(omni: Omni, task: str, number: int) -> tuple[list[Cell], list[Part]]:
     """Have one conversation; return its cells and the parts of the answer."""
-    from training.exams.room import FIRST_FRESH_SEED
+    from training.exams.room import FIRST_FRESH_SEED, as_given
     from training.world.tasks import document
 
     messages = document(task, FIRST_FRESH_SEED + number, "test").messages

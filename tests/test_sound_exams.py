@@ -8,7 +8,7 @@ import pytest
 from omni.parts import Audio, Text, Video
 from omni.pipeline import Reply
 from training.exams.listening import errors_in_row, heard_words
-from training.exams.room import Room, words_of
+from training.exams.room import Room, as_given, words_of
 from training.exams.sounds import LABELS, SOUND_EXAMS, melody
 from training.scores import Score, figures
 from training.world.sound_classes import SOUNDS
@@ -45,8 +45,9 @@ class Oracle:
 
     @staticmethod
     def _key(items: list[dict[str, Any]]) -> tuple[str, bytes]:
-        given = (item.get("samples", item.get("frames")) for item in items if item["type"] != "text")
-        return words_of({"content": items}), b"".join(part.tobytes() for part in given)
+        parts = (as_given(item) for item in items if item["type"] != "text")
+        given = (part["audio"].samples if part["type"] == "audio" else part["video"].frames for part in parts)
+        return words_of({"content": items}), b"".join(array.tobytes() for array in given)
 
     def video(self, prompt: list[str], *, size: tuple[int, int], sound: bool, seed: Any) -> list[Video]:
         assert sound

@@ -1,6 +1,6 @@
 """Where exams take place: the candidate, the judges, and what all exams share."""
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from omni.parts import Audio, Video
 from training.judges.views import PictureJudges
 from training.scores import ScoreSplit
 from training.world.conversation import SHAPES, Example
@@ -137,3 +138,14 @@ def next_of_same(kinds: Sequence[Hashable]) -> list[int]:
         number: group[(place + 1) % len(group)] for group in groups.values() for place, number in enumerate(group)
     }
     return [following[number] for number in range(len(kinds))]
+
+
+def as_given(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a world's item in the form in which users give it; what is in it already stays."""
+    if item["type"] in item:
+        return dict(item)
+    if item["type"] == "video":
+        return {"type": "video", "video": Video(item["frames"], float(item["fps"]))}
+    if item["type"] == "audio":
+        return {"type": "audio", "audio": Audio(item["samples"][None], item["sample_rate"])}
+    return dict(item)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from omni.parts import Audio
 from training.exams.listening import errors_in_row, hear_in_rows, heard_words
-from training.exams.room import Pixels, Room, collect, next_of_same, shape_of, split_name, words_of
+from training.exams.room import Pixels, Room, as_given, collect, next_of_same, shape_of, split_name, words_of
 from training.judges.fetched import mono, resample
 from training.judges.notes import notes_of
 from training.judges.onsets import matched, onsets_of
@@ -105,7 +105,8 @@ def _replies(room: Room, examples: Sequence[Example], label: str) -> list[Any]:
     """Let the candidate answer the first message of every conversation."""
     given: dict[int, Any] = {}
     for batch in room.batches([shape_of(example) for example in examples], label=label):
-        asked = [examples[number].messages[:1] for number in batch]
+        first = [examples[number].messages[0] for number in batch]
+        asked = [[{**message, "content": [as_given(item) for item in message["content"]]}] for message in first]
         given |= dict(zip(batch, room.candidate.generate(asked, seed=room.seeds(batch)), strict=True))
     return collect(given)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from omni.parts import Video
 from training.exams.films import Shown, both_splits, strip
-from training.exams.room import Room, collect, films_of, next_of_same, split_name
+from training.exams.room import Room, as_given, collect, films_of, next_of_same, split_name
 from training.scores import Score
 from training.world.conversation import Example
 from training.world.film_language import film_caption, parse_film
@@ -52,7 +52,7 @@ def question_video(room: Room, count: int) -> tuple[list[Score], Shown]:
     said: dict[int, str] = {}
     for batch in room.batches([""] * len(examples), label="question"):
         conversations = [
-            [{"role": "user", "content": [_shown_to(item) for item in examples[number].messages[0]["content"]]}]
+            [{"role": "user", "content": [as_given(item) for item in examples[number].messages[0]["content"]]}]
             for number in batch
         ]
         replies = room.candidate.generate(conversations, seed=room.seeds(batch), steps=FEW_STEPS)
@@ -71,10 +71,3 @@ def question_video(room: Room, count: int) -> tuple[list[Score], Shown]:
     clips = [films_of(example.messages[0])[0] for example in examples]
     shown = [(strip(clip), f"{one.text} {text}") for clip, one, text in zip(clips, asked, texts, strict=True)]
     return sorted(scores, key=lambda score: score.measure != "question_video/answer"), shown
-
-
-def _shown_to(item: dict[str, object]) -> dict[str, object]:
-    """Give a world's item the form in which users give it."""
-    if item["type"] != "video":
-        return item
-    return {"type": "video", "video": Video(item["frames"], float(item["fps"]))}  # type: ignore[arg-type]
