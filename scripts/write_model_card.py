@@ -37,7 +37,8 @@ DATA_SOURCES.md names them and their licences (attribution is due for Twemoji, C
 Each cell is the share of right answers. *seen* and *unseen*: combinations that training held, and that it never held.
 *real*: the same judge on the real thing after the codec's round trip, the ceiling. *shuffled*: the same answers against
 other requests, the floor. 200 questions a task of pictures, 32 a task of films and sounds; tasks that are not named
-were not examined for this edition. `wer` is a share of wrong words, so lower is better. No judge was trained on the model's output. Written by `scripts/write_model_card.py`.
+were not examined for this edition. `wer` is a share of wrong words, so lower is better. No judge was trained on the
+model's output. Written by `scripts/write_model_card.py`.
 
 | measure | seen | unseen | real | shuffled |
 |---|---|---|---|---|
