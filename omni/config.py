@@ -18,7 +18,6 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 EXPERT_SIZES = ("width", "ffn_dim")
 STREAM_SIZES = ("channels", "patch_size", "base_tokens")
 
-PREDICTIONS = ("clean", "velocity", "preconditioned")
 DEFAULT_EXPERTS = {"text": {"width": 256, "ffn_dim": 768}, "vision": {"width": 256, "ffn_dim": 768}}
 DEFAULT_STREAMS = {"vision": {"channels": 16, "patch_size": 2, "expert": "vision", "base_tokens": 16}}
 
@@ -41,9 +40,7 @@ class OmniConfig(PreTrainedConfig):
             patch_size x patch_size positions of `channels` latents; base_tokens is the number of tokens of a
             block that is trained with unshifted noise (see flow.shift_for_tokens).
         stream_of: modality -> stream, for every modality the model can hold.
-        prediction: what a latent head predicts, one of PREDICTIONS, or stream -> one of them: clean latents, their
-            velocity, or "preconditioned", what neither the noisy latents nor a Gaussian of unit variance tell (see
-            flow.from_preconditioned), which suits latents of more numbers than their expert is wide.
+        prediction: what the latent head predicts, "clean" or "velocity".
         hidden_act: of the gated feed-forward; "silu".
         norm_eps: of all RMSNorms.
         rope_parameters: as in transformers, {"rope_type", "rope_theta", ...}; the types are "default", "linear",
@@ -72,7 +69,7 @@ class OmniConfig(PreTrainedConfig):
         text_expert: str = "text",
         streams: Mapping[str, Mapping[str, Any]] | None = None,
         stream_of: Mapping[str, str] | None = None,
-        prediction: str | Mapping[str, str] = "clean",
+        prediction: str = "clean",
         hidden_act: str = "silu",
         norm_eps: float = 1e-6,
         rope_parameters: Mapping[str, Any] | None = None,
@@ -94,7 +91,7 @@ class OmniConfig(PreTrainedConfig):
             name: dict(stream) for name, stream in (DEFAULT_STREAMS if streams is None else streams).items()
         }
         self.stream_of = dict(stream_of if stream_of is not None else {"image": "vision"} if self.streams else {})
-        self.prediction = prediction if isinstance(prediction, str) else dict(prediction)
+        self.prediction = prediction
         self.hidden_act = hidden_act
         self.norm_eps = norm_eps
         self.rope_parameters = dict(rope_parameters or {"rope_type": "default", "rope_theta": 10000.0})
@@ -103,10 +100,6 @@ class OmniConfig(PreTrainedConfig):
         self.sigma_dim = sigma_dim
         self._check()
         super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
-
-    def prediction_of(self, stream: str) -> str:
-        """Return what the latent head of a stream predicts."""
-        return self.prediction if isinstance(self.prediction, str) else self.prediction.get(stream, "")
 
     def _check_sizes(self) -> None:
         names = ("num_text_ids", "num_control_ids", "num_layers", "num_heads", "num_kv_heads", "head_dim", "sigma_dim")
@@ -129,9 +122,8 @@ class OmniConfig(PreTrainedConfig):
             raise ConfigError(f"head_dim is {self.head_dim}; rotary positions need an even one")
         if self.sigma_dim % 2:
             raise ConfigError(f"sigma_dim is {self.sigma_dim}; it holds pairs of a sine and a cosine: make it even")
-        for name in self.streams:
-            if self.prediction_of(name) not in PREDICTIONS:
-                raise ConfigError(f"prediction is {self.prediction!r}; choose of {', '.join(PREDICTIONS)} for {name}")
+        if self.prediction not in ("clean", "velocity"):
+            raise ConfigError(f"prediction is {self.prediction!r}; choose 'clean' or 'velocity'")
         if self.hidden_act != "silu":
             raise ConfigError(f"hidden_act is {self.hidden_act!r}; the feed-forward is a SwiGLU: leave it at 'silu'")
         rope_type = self.rope_parameters.get("rope_type", "default")

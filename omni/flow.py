@@ -13,7 +13,6 @@ from omni.errors import ConfigError
 __all__ = [
     "SIGMA_FLOOR",
     "add_noise",
-    "from_preconditioned",
     "sample_sigma",
     "shift_for_tokens",
     "shift_sigma",
@@ -122,23 +121,6 @@ def to_velocity(noisy: Tensor, clean: Tensor, sigma: Tensor | float, *, floor: f
     """
     _check_same_shape(noisy, clean)
     return (noisy - clean) / _per_channel(sigma, noisy).clamp(min=floor)
-
-
-def from_preconditioned(noisy: Tensor, said: Tensor, sigma: Tensor | float) -> Tensor:
-    """Return the velocity that a preconditioned prediction implies.
-
-    velocity = ((2 sigma - 1) * noisy + sqrt(d) * said) / d with d = (1 - sigma)^2 + sigma^2, where `said` stands for
-    ((1 - sigma) * noise - sigma * clean) / sqrt(d), of unit variance at every sigma: the preconditioning of
-    arXiv:2206.00364 for rectified flow. A `said` of zero is the best guess for Gaussian latents of unit variance.
-
-    Args:
-        noisy: latents at sigma, [B, L, C].
-        said: by the network, [B, L, C].
-        sigma: noise level of each token, [B, L] or one for all.
-    """
-    level = _per_channel(sigma, noisy)
-    spread = (1 - level).square() + level.square()
-    return ((2 * level - 1) * noisy + spread.sqrt() * said) / spread
 
 
 def shift_for_tokens(num_tokens: int, *, base_tokens: int, base_shift: float = 1.0) -> float:

@@ -159,7 +159,7 @@ def from_language_model(
     stream_of: Mapping[str, str] | None = None,
     experts: Mapping[str, Mapping[str, int]] | None = None,
     num_control_ids: int = len(CONTROL_TOKENS),
-    prediction: str | Mapping[str, str] = "clean",
+    prediction: str = "clean",
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[OmniModel, TextTokenizer]:

@@ -80,7 +80,7 @@ def loss_sums(model: OmniModel, batch: PackedBatch, *, sigma_floor: float = SIGM
             flow[stream] = said.sum() * 0
             continue
         target, trained = batch.velocity[stream], batch.is_noisy[stream]
-        if model.config.prediction_of(stream) == "clean":
+        if model.config.prediction == "clean":
             sigma = _token_sigma(batch, stream, model.config).unsqueeze(-1)
             floored = sigma.clamp(min=max(sigma_floor, SIGMA_FLOOR))
             said, target = said * (sigma.clamp(min=SIGMA_FLOOR) / floored), target * (sigma / floored)

@@ -15,7 +15,7 @@ from transformers import initialization as init
 
 from omni.cache import CacheView
 from omni.config import MODALITIES, OmniConfig
-from omni.flow import from_preconditioned, to_velocity
+from omni.flow import to_velocity
 from omni.layers import (
     Context,
     Expert,
@@ -312,8 +312,6 @@ class OmniModel(PreTrainedModel):
         return OmniOutput(hidden, self.lm_head(hidden) if with_logits else None, velocity)
 
     def _velocity(self, said: Tensor, batch: PackedBatch, stream: str, sigma_index: Tensor) -> Tensor:
-        kind = self.config.prediction_of(stream)
-        if kind == "velocity" or stream not in batch.latents:
+        if self.config.prediction == "velocity" or stream not in batch.latents:
             return said
-        convert = to_velocity if kind == "clean" else from_preconditioned
-        return convert(batch.latents[stream].float(), said, batch.sigmas[sigma_index].expand(len(said)))
+        return to_velocity(batch.latents[stream].float(), said, batch.sigmas[sigma_index].expand(len(said)))

@@ -1,10 +1,13 @@
 """Tiny real parts, made on the spot; every test runs offline on a CPU."""
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image as PILImage
 
 from omni.checkpoint import Defaults
 from omni.codecs.audio import AudioCodec, AudioCodecConfig
@@ -15,6 +18,9 @@ from omni.model import OmniModel
 from omni.pipeline import Omni
 from omni.text import TextTokenizer
 from scripts.train_tokenizer import train
+
+if TYPE_CHECKING:
+    from demo.session import Conversation
 
 LINES = ["Draw a small red fox.", "What is this?", "Here is a fox on a blue background.", "hello there!"] * 20
 
@@ -133,3 +139,19 @@ def make_model() -> Callable[..., OmniModel]:
         return randomise(OmniModel(config), seed)
 
     return make
+
+
+@pytest.fixture
+def conversation(tmp_path: Path) -> "Conversation":
+    """An empty conversation of the demo."""
+    from demo.session import Conversation
+
+    return Conversation(tmp_path / "talk")
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A grey picture to upload."""
+    path = tmp_path / "photo.png"
+    PILImage.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(path)
+    return path

@@ -17,18 +17,6 @@ from omni.parts import Audio, Image, Video
 QUICK = Settings(seed=3, steps=2)
 
 
-@pytest.fixture
-def conversation(tmp_path) -> Conversation:
-    return Conversation(tmp_path / "talk")
-
-
-@pytest.fixture
-def photo(tmp_path) -> Path:
-    path = tmp_path / "photo.png"
-    PILImage.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
     """A film of 12 frames a second, 0.75 s, with sound."""

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,18 +20,6 @@ QUICK = Settings(seed=3, steps=8)
 @pytest.fixture(scope="module")
 def omni() -> Omni:
     return Omni.from_pretrained()
-
-
-@pytest.fixture
-def conversation(tmp_path) -> Conversation:
-    return Conversation(tmp_path / "talk")
-
-
-@pytest.fixture
-def photo(tmp_path) -> Path:
-    path = tmp_path / "photo.png"
-    PILImage.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(path)
-    return path
 
 
 def pictures(conversation: Conversation, role: str = "assistant") -> list[str]:

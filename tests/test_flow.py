@@ -43,23 +43,6 @@ def test_to_velocity_undoes_to_clean_above_the_floor():
     torch.testing.assert_close(flow.to_velocity(noisy, flow.to_clean(noisy, change, 0.4), 0.4), change)
 
 
-def test_from_preconditioned_gives_the_velocity_of_the_true_answer():
-    clean, noise = torch.randn(2, 5, 3), torch.randn(2, 5, 3)
-    for sigma in (0.0, 0.2, 0.5, 1.0):
-        spread = (1 - sigma) ** 2 + sigma**2
-        said = ((1 - sigma) * noise - sigma * clean) / spread**0.5
-        found = flow.from_preconditioned(flow.add_noise(clean, noise, sigma), said, sigma)
-        torch.testing.assert_close(found, flow.velocity(clean, noise))
-
-
-def test_preconditioned_zero_is_the_best_guess_for_gaussians():
-    clean, noise = torch.randn(2, 40_000, 1)
-    for sigma in (0.1, 0.6):
-        noisy = flow.add_noise(clean, noise, sigma)
-        error = (flow.from_preconditioned(noisy, torch.zeros_like(noisy), sigma) - (noise - clean)).square().mean()
-        assert abs(float(error) - 1 / ((1 - sigma) ** 2 + sigma**2)) < 0.02
-
-
 def test_to_velocity_is_bounded_at_sigma_zero():
     noisy, clean = _latents(0), _latents(1)
     at_zero = flow.to_velocity(noisy, clean, torch.zeros(2, 5), floor=0.1)

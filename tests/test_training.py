@@ -149,6 +149,26 @@ def test_rows_are_filled(settings, tokenizer):
     assert sum(tokens) / (10 * 384 * 4) >= 0.95
 
 
+def test_without_its_end_a_document_keeps_what_it_teaches_and_no_readable_copy(settings, tokenizer):
+    """A drawn picture needs its readable copy only so that the turn can be ended after it."""
+    dataset = EncodedDataset(settings.data.path)
+    sure = settings.objective.model_copy(update={"drop_text": 0.0, "drop_both": 0.0})
+    config = new_model(settings, tokenizer).config
+
+    def make(share: float, index: int) -> FlatDocument:
+        objective = sure.model_copy(update={"drop_end": share})
+        return DocumentMaker(dataset, tokenizer, config, settings.model_copy(update={"objective": objective}))(0, index)
+
+    for index in range(len(dataset)):
+        whole, short = make(0.0, index), make(1.0, index)
+        closes_with_medium = dataset[index][-1]["content"][-1]["type"] != "text"
+        assert (len(short) < len(whole)) == closes_with_medium
+        assert sum(copy > 0 for copy in short.copy) == sum(copy > 0 for copy in whole.copy)
+        assert short.ids[: len(short.ids) // 2] == whole.ids[: len(short.ids) // 2]
+        if closes_with_medium:
+            assert short.copy[-1] > 0, "a noisy copy stands last"
+
+
 def split_rows(batch: PackedBatch, rows: int) -> list[PackedBatch]:
     """Cut a batch into batches of one row, noise and all."""
     length, taken, parts = batch.ids.shape[1], 0, []

@@ -70,6 +70,8 @@ class Objective(Section):
     sigma_mean, sigma_std: of the logit-normal of training sigmas.
     sigma_floor: below it the error of a clean prediction weighs no more; see omni.losses.loss_sums.
     drop_text, drop_media, drop_both: probability that a document's conditions are dropped.
+    drop_end: probability that a document which closes with a medium stops there. Learning that the turn is over
+        takes a readable copy of the medium, a fifth of the tokens of a drawn picture.
     """
 
     text_weight: float = Field(1.0, ge=0)
@@ -80,6 +82,7 @@ class Objective(Section):
     drop_text: float = Field(0.05, ge=0, le=1)
     drop_media: float = Field(0.0, ge=0, le=1)
     drop_both: float = Field(0.05, ge=0, le=1)
+    drop_end: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -56,7 +56,8 @@ class DocumentMaker:
     def __call__(self, epoch: int, index: int) -> FlatDocument:
         """Make one document; the same epoch and index give the same one."""
         document = self.document(index)
-        draw = random.Random(f"{self.config.seed}/{epoch}/{index}").random()
+        chance = random.Random(f"{self.config.seed}/{epoch}/{index}")
+        draw = chance.random()
         objective = self.config.objective
         if any(isinstance(segment, Medium) and segment.is_target for segment in document):
             for share, text, media in (
@@ -68,6 +69,8 @@ class DocumentMaker:
                     document = drop_conditions(document, text=text, media=media, num_text_ids=self.model.num_text_ids)
                     break
                 draw -= share
+        if chance.random() < objective.drop_end:
+            document = _without_end(document, self.model.num_text_ids)
         return flatten(document, self.model, num_noisy=self.config.batch.num_noisy)
 
     def document(self, index: int) -> list[Segment]:
@@ -102,6 +105,13 @@ class DocumentMaker:
         if modality == "video":
             film[:] = [*film, medium] if continues else [medium]
         return medium
+
+
+def _without_end(document: list[Segment], num_text_ids: int) -> list[Segment]:
+    """Leave out what follows the last medium, unless it holds words."""
+    last = max((k for k, segment in enumerate(document) if isinstance(segment, Medium)), default=len(document))
+    rest = [segment.ids for segment in document[last + 1 :] if isinstance(segment, TextRun)]
+    return document if any(i < num_text_ids for ids in rest for i in ids) else document[: last + 1]
 
 
 @dataclass

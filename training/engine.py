@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from omni.errors import CheckpointError
-from omni.losses import loss_sums
+from omni.losses import loss_counts, loss_sums
 from omni.model import OmniModel
 from omni.sequence import PackedBatch
 from training.average import Average
@@ -225,9 +225,8 @@ class Engine:
 
 def _counts(batch: PackedBatch, streams: Sequence[str]) -> list[float]:
     """Return text targets, tokens, and noisy latent tokens by stream."""
-    noisy = batch.is_noisy or {}
-    flow = [float(noisy[s].sum()) if s in noisy else 0.0 for s in streams]
-    return [float(len(batch.logit_index)), float(batch.num_tokens), *flow]
+    counts = loss_counts(batch)
+    return [float(counts.text), float(batch.num_tokens), *(float(counts.flow.get(s, 0)) for s in streams)]
 
 
 class PlainEngine(Engine):

@@ -22,6 +22,12 @@ class Page:
         self.driver.get(self.url)
         self.wait(lambda: self.find(BOX) and self.find("#status span.idle"), "the page")
 
+    def begin_anew(self) -> None:
+        """Empty the chat and its box."""
+        self.clear()
+        self.drop_files()
+        self.find(BOX)[0].clear()
+
     def hold(self, metrics: dict) -> None:
         """Look at the page on a screen of this size."""
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

@@ -26,9 +26,7 @@ def opened(driver, demo_url, screenshots) -> Page:
 
 @pytest.fixture
 def page(opened) -> Page:
-    opened.clear()
-    opened.drop_files()
-    opened.find(BOX)[0].clear()
+    opened.begin_anew()
     return opened
 
 

@@ -28,9 +28,7 @@ def opened(driver, every_url, screenshots) -> Page:
 @pytest.fixture
 def page(opened) -> Page:
     opened.tab("Chat")
-    opened.clear()
-    opened.drop_files()
-    opened.find(BOX)[0].clear()
+    opened.begin_anew()
     return opened
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from omni.codecs.audio import AudioCodec, AudioCodecConfig
@@ -22,7 +22,7 @@ from omni.codecs.mel import AutoencoderLogMel, LogMelConfig
 from omni.errors import ConfigError
 from training.codecs.audio_material import Recording, recordings
 from training.muon import Muon
-from training.settings import run_program
+from training.settings import Section, run_program
 
 __all__ = ["AudioFitConfig", "fit"]
 
@@ -30,7 +30,7 @@ CHUNK = 64  # latents of a training example
 SPEED = 0.12  # log of the largest change of speed (and so of pitch) of a recording
 
 
-class AudioFitConfig(BaseModel):
+class AudioFitConfig(Section):
     """Dials of one fit.
 
     channels: numbers of a latent.
@@ -47,8 +47,6 @@ class AudioFitConfig(BaseModel):
     stored_dtype: precision of the weights on disk.
     export: codec folder that is written.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     channels: int = Field(gt=0)
     bands: int = Field(128, gt=0)
