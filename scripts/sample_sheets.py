@@ -1,7 +1,10 @@
-"""Sheets of samples of every task, none of them chosen: python scripts/sample_sheets.py MODEL FOLDER [--rows 6]
+"""Sheets of samples, none of them chosen, of the test split: combinations that training never saw.
 
-One sheet a task. A row is a conversation of the test split up to the first answer: what the user says and shows, then,
-behind the arrow, what the model answers. Films are four of their frames, sounds are spectrograms (0 to 8 kHz, upwards).
+python scripts/sample_sheets.py pictures MODEL FILE.png    drawn pictures, as many as --count
+python scripts/sample_sheets.py tasks MODEL FOLDER         a sheet for every task that the model can do
+
+A row of a task's sheet is a conversation up to the first answer: what the user says and shows, then, behind the arrow,
+what the model answers. Films are four of their frames, sounds are spectrograms (0 to 8 kHz, upwards).
 """
 
 import sys
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from omni import Omni, OmniError  # noqa: E402
+from omni.errors import ConfigError  # noqa: E402
 from omni.parts import Audio, Image, Part, Text, Video  # noqa: E402
 
 PICTURES = ("text_to_image", "edit", "caption_image", "question", "chat")
@@ -27,11 +31,20 @@ COLUMNS, SIDE, NUM_FRAMES = 8, 64, 4
 Pixels = NDArray[np.uint8]
 Cell = tuple[Pixels, str]
 
+Model = Annotated[str, typer.Argument(help="model folder")]
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def tasks_of(omni: Omni) -> list[str]:
-    """Return the tasks of a model's modalities."""
+def tasks_of(omni: Omni, named: str) -> list[str]:
+    """Return the tasks of a model's modalities, or those that are named, a,b."""
+    from training.world.tasks import TASKS
+
+    if named:
+        for task in named.split(","):
+            if task not in TASKS:
+                raise ConfigError(f"--only: {task!r} is no task; choose of {', '.join(sorted(TASKS))}")
+        return named.split(",")
     held = set(omni.model.config.stream_of)
     found = [*PICTURES, *(FILMS if "video" in held else ()), *(SOUNDS if "audio" in held else ())]
     return [*found, *(BOTH if {"video", "audio"} <= held else ())]
@@ -92,33 +105,55 @@ def save_media(parts: Sequence[Part], path: Path) -> None:
 
 
 @app.command()
-def main(
-    model: Annotated[str, typer.Argument(help="model folder")],
+def pictures(
+    model: Model,
+    file: Annotated[Path, typer.Argument(help="PNG to write")],
+    count: Annotated[int, typer.Option(help="pictures")] = 48,
+    seed: Annotated[int, typer.Option(help="of requests and noise")] = 0,
+) -> None:
+    """Have fresh requests drawn, on one sheet."""
+    from training.exams.room import FIRST_FRESH_SEED, shape_of, words_of
+    from training.sheets import contact_sheet
+    from training.world.tasks import document
+
+    omni = Omni.from_pretrained(model)
+    examples = [document("text_to_image", FIRST_FRESH_SEED + seed + number, "test") for number in range(count)]
+    prompts, drawn = [words_of(example.messages[0]) for example in examples], {}
+    for size in dict.fromkeys(map(shape_of, examples)):
+        numbers = [number for number, example in enumerate(examples) if shape_of(example) == size]
+        images = omni.image([prompts[number] for number in numbers], size=size, seed=[seed + n for n in numbers])
+        drawn |= {number: image.pixels for number, image in zip(numbers, images, strict=True)}
+    contact_sheet([drawn[number] for number in range(count)], prompts).save(file)
+
+
+@app.command()
+def tasks(
+    model: Model,
     folder: Annotated[Path, typer.Argument(help="where the sheets go")],
     rows: Annotated[int, typer.Option(help="conversations of each task")] = 6,
-    tasks: Annotated[str, typer.Option(help="only these, a,b; all that the model can do where left out")] = "",
+    only: Annotated[str, typer.Option(help="these tasks, a,b; all that the model can do where left out")] = "",
     media: Annotated[bool, typer.Option(help="also write films and recordings as files")] = False,
 ) -> None:
-    """Hold the conversations and write the sheets."""
+    """Hold conversations of every task and write a sheet of each."""
     from training.sheets import contact_sheet
 
     folder.mkdir(parents=True, exist_ok=True)
     blank = np.full((SIDE, SIDE, 3), 255, np.uint8)
-    try:
-        omni = Omni.from_pretrained(model)
-        for task in tasks.split(",") if tasks else tasks_of(omni):
-            sheet: list[Cell] = []
-            for number in range(rows):
-                found, parts = row(omni, task, number)
-                sheet += [*found, *[(blank, "")] * (-len(found) % COLUMNS)]
-                if media:
-                    save_media(parts, folder / f"{task}-{number}")
-            pictures, words = zip(*sheet, strict=True)
-            contact_sheet(pictures, words, columns=COLUMNS).save(folder / f"{task}.png")
-            typer.echo(folder / f"{task}.png")
-    except OmniError as error:
-        sys.exit(f"error: {error}")
+    omni = Omni.from_pretrained(model)
+    for task in tasks_of(omni, only):
+        sheet: list[Cell] = []
+        for number in range(rows):
+            found, parts = row(omni, task, number)
+            sheet += [*found, *[(blank, "")] * (-len(found) % COLUMNS)]
+            if media:
+                save_media(parts, folder / f"{task}-{number}")
+        images, words = zip(*sheet, strict=True)
+        contact_sheet(images, words, columns=COLUMNS).save(folder / f"{task}.png")
+        typer.echo(folder / f"{task}.png")
 
 
 if __name__ == "__main__":
-    app()
+    try:
+        app()
+    except OmniError as error:
+        sys.exit(f"error: {error}")

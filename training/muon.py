@@ -14,18 +14,24 @@ from torch import Tensor
 __all__ = ["Muon", "orthogonalise"]
 
 
-def orthogonalise(matrices: Tensor, *, steps: int = 5) -> Tensor:
+def orthogonalise(matrices: Tensor, *, steps: int = 4) -> Tensor:
     """Push all singular values of [N, rows, columns] towards 1 by a quintic Newton-Schulz iteration.
 
-    X <- a X + (b A + c A A) X with A = X X^T   (Keller Jordan's Muon, 2024)
+    X <- P X with P = a + b A + c A A, A = X X^T   (Keller Jordan's Muon, 2024). As P commutes with A, only the small
+    square A <- P A P is iterated, and X meets the product of all P at the end.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+    gram, product = x @ x.mT, None
+    for step in range(steps):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor if product is None else factor @ product
+        if step < steps - 1:
+            gram = factor @ (gram @ factor)
+    x = x if product is None else product @ x
     return x.mT if is_tall else x
 
 
