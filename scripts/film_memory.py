@@ -23,9 +23,9 @@ STEPS = 4
 
 TABLE = """# Long films
 
-A film of 64x64 pixels in blocks of one latent frame (4 frames) each, {steps} steps and guidance, two threads; each in a
-process of its own. Written by `python scripts/film_memory.py`. *peak* is the memory of the whole process, *above one
-frame* what is more than for a film of one latent frame; *cache* is what keys and values of all rows take, which is
+A film of 64x64 pixels in blocks of one latent frame (4 frames) each, {steps} steps and guidance, threads: {threads}; each
+in a process of its own. Written by `python scripts/film_memory.py`. *peak* is the memory of the whole process, *above
+one frame* what is more than for a film of one latent frame; *cache* is what keys and values of all rows take, which is
 doubled whenever it is full. *last 4*: seconds of one of the last four latent frames.
 
 | latent frames | frames | cache, MiB | peak, MiB | above one frame, MiB | seconds a latent frame | last 4 |
@@ -39,6 +39,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command(hidden=True)
 def one(model: str, num_latents: int) -> None:
     """Make one film; print its figures as JSON."""
+    import torch
+
     from omni import Omni
     from omni.chat import Turn, open_reply, to_document
     from omni.events import MediaFinished
@@ -61,7 +63,17 @@ def one(model: str, num_latents: int) -> None:
     cache = 2 * reader.cache.keys.numel() * reader.cache.keys.element_size()
     took = [after - before for before, after in zip(times, times[1:], strict=False)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"frames": frames, "cache": cache / 2**20, "peak": peak, "seconds": took}))
+    print(
+        json.dumps(
+            {
+                "frames": frames,
+                "cache": cache / 2**20,
+                "peak": peak,
+                "seconds": took,
+                "threads": torch.get_num_threads(),
+            }
+        )
+    )
 
 
 @app.command()
@@ -81,7 +93,7 @@ def main(
         above = f"{peak:.0f} | {peak - base:.0f}"
         lines.append(f"| {count} | {found['frames']} | {found['cache']:.1f} | {above} | {mean:.2f} | {last:.2f} |")
         print(lines[-1], flush=True)
-    out.write_text(TABLE.format(steps=STEPS, rows="\n".join(lines)), encoding="utf-8")
+    out.write_text(TABLE.format(steps=STEPS, threads=found["threads"], rows="\n".join(lines)), encoding="utf-8")
 
 
 if __name__ == "__main__":
