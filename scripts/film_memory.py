@@ -24,9 +24,9 @@ STEPS = 4
 TABLE = """# Long films
 
 A film of 64x64 pixels in blocks of one latent frame (4 frames) each, {steps} steps and guidance, threads: {threads};
-each in a process of its own. Written by `python scripts/film_memory.py`. *peak* is the memory of the whole process, *above
-one frame* what is more than for a film of one latent frame; *cache* is what keys and values of all rows take, which is
-doubled whenever it is full. *last 4*: seconds of one of the last four latent frames.
+each in a process of its own. Written by `python scripts/film_memory.py`. *peak* is the memory of the whole process,
+*above one frame* what is more than for a film of one latent frame; *cache* is what keys and values of all rows take,
+which is doubled whenever it is full. *last 4*: seconds of one of the last four latent frames.
 
 | latent frames | frames | cache, MiB | peak, MiB | above one frame, MiB | seconds a latent frame | last 4 |
 |---|---|---|---|---|---|---|
