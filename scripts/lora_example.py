@@ -3,6 +3,7 @@
     python scripts/lora_example.py build               # a dozen pictures of it, and other pictures beside
     python -m training.train configs/train/lora_example.yaml
     python scripts/lora_example.py judge my_zorp       # drawings with and without the adapter, and who is in them
+    python scripts/lora_example.py kept my_zorp        # whether everything else is as it was
 
 The zorp is drawn here, from discs: purple, three eyes on stalks, an orange belly. Nothing of it is in the world.
 """
@@ -27,6 +28,7 @@ WORD = "zorp"
 SIDE = 256  # at which it is drawn, before it is shrunk
 LOOKS = ("shaded", "flat", "outlined")
 NUM_PICTURES, NUM_OTHERS, NUM_DRAWINGS = 12, 240, 10
+EXAMINED = ("text_to_image", "caption_image", "edit", "question")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -183,6 +185,40 @@ def judge(
     )
     (out / "figures.json").write_text(json.dumps(figures) + "\n", encoding="utf-8")
     typer.echo(json.dumps(figures | {"of": NUM_DRAWINGS}))
+
+
+@app.command()
+def kept(
+    adapter: Annotated[Path, typer.Argument(help="folder of the adapter")],
+    count: Annotated[int, typer.Option(help="questions of each task")] = 100,
+    out: Annotated[Path, typer.Option(help="folder of the figures")] = Path("out/zorp"),
+) -> None:
+    """Put the same questions of the world, from the same seeds, to the model with and without the adapter."""
+    from omni.pipeline import Omni
+    from training.evaluate import codec_round_trip, evaluate
+    from training.scores import grouped, share
+
+    try:
+        omni, found = Omni.from_pretrained(), []
+        for name in ("without", "with"):
+            if name == "with":
+                omni.load_adapter(adapter, name=WORD)
+            scores, _ = evaluate(omni, codec_round_trip(omni), tasks=EXAMINED, count=count)
+            found.append([score for score in scores if score.split in ("seen", "unseen")])
+    except OmniError as error:
+        sys.exit(f"error: {error}")
+    figures = {}
+    for task in (*EXAMINED, ""):
+        without, changed = ([score for score in half if score.measure.startswith(task)] for half in found)
+        figures[task or "all"] = {
+            "judgements": len(without),
+            "without": share(without),
+            "with": share(changed),
+            "measures": len(grouped(without)),
+        }
+        typer.echo(f"{task or 'all'}: {json.dumps(figures[task or 'all'])}")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "kept.json").write_text(json.dumps(figures) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

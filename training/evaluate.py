@@ -1,4 +1,4 @@
-"""Examine a model: python -m training.evaluate MODEL [--json FILE] [--tasks a,b] [--count N] [--seed S]
+"""Examine a model: python -m training.evaluate MODEL [--json FILE] [--tasks a,b] [--count N] [--seed S] [--adapter A]
 
 Prints, for seen and unseen combinations, the share of right answers with its 95 % interval and the number of
 distinct combinations; beside it the judge's own score on real pictures (after the codec's round trip) and on
@@ -185,6 +185,7 @@ def main(
     count: Annotated[int | None, typer.Option(min=2, help="questions a task")] = None,
     seed: Annotated[int, typer.Option(min=0, help="another one gives other questions and other noise")] = 0,
     sheet: Annotated[Path | None, typer.Option(help="write pictures with their prompts here, as PNG")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="folder of a LoRA adapter to load")] = None,
 ) -> None:
     """Examine a model with judges that it was not trained on."""
     from omni import Omni
@@ -193,6 +194,8 @@ def main(
 
     try:
         omni = Omni.from_pretrained(model)
+        if adapter:
+            omni.load_adapter(adapter, name="examined")
         names = chosen_tasks(tasks, omni.model.config.stream_of)
         scores, shown = evaluate(
             omni,
