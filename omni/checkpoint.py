@@ -41,6 +41,8 @@ class Defaults:
         max_video_tokens: latent tokens of the largest block of a film.
         max_audio_tokens: latents of the longest recording.
         max_context_tokens: tokens of the longest conversation that is read.
+        memory: how many exchanges before the last message a reply goes by; 0 for all. A small model is confused by
+            longer talks than it was trained on.
     """
 
     steps: int = 24
@@ -49,6 +51,7 @@ class Defaults:
     max_video_tokens: int = 80
     max_audio_tokens: int = 100
     max_context_tokens: int = 8192
+    memory: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from omni.adapters import Adapters
-from omni.chat import ChatTemplate, Turn, open_reply, to_document
+from omni.chat import ChatTemplate, Turn, newest_turns, open_reply, to_document
 from omni.checkpoint import Defaults, load_folder, save_folder
 from omni.codecs import Codec
 from omni.crafts import Crafts
@@ -303,7 +303,8 @@ class Omni(Crafts):
         if parsed[-1].role != "user":
             raise InputError(f"the last message is the {parsed[-1].role}'s; end with a user message to be answered")
         turns = [Turn(m.role, tuple(item for part in m.parts for item in self._items(part))) for m in parsed]
-        document = to_document(turns, tokenizer=self.tokenizer, template=self.template)
+        kept = newest_turns(turns, self.defaults.memory)
+        document = to_document(kept, tokenizer=self.tokenizer, template=self.template)
         num_tokens = sum(len(part.ids) if isinstance(part, TextRun) else part.num_tokens for part in document)
         if num_tokens > self.defaults.max_context_tokens:
             raise InputError(

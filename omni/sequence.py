@@ -121,8 +121,9 @@ POSITIONS_PER_SECOND = 25.0
 def block_positions(start: float, seconds: Sequence[float], rows: int, columns: int) -> Tensor:
     """Return time, row and column of each token of a grid, [frames * rows * columns, 3], float32.
 
-    Time runs in real seconds, 25 positions each, so that a film and its sound share the clock. Rows and columns
-    are centred on the start, so that sizes and aspect ratios generalise.
+    Time runs in real seconds, 25 positions each, so that a film and its sound share the clock. Rows and columns are
+    counted from the middle, whatever stands before, so that sizes and aspect ratios generalise, and the same place of
+    two pictures is nothing apart on these axes: a picture that goes back to an earlier one finds there what it keeps.
 
     Args:
         start: position at which the film or picture begins.
@@ -131,8 +132,8 @@ def block_positions(start: float, seconds: Sequence[float], rows: int, columns: 
         columns: latent tokens from left to right.
     """
     time = start + POSITIONS_PER_SECOND * torch.tensor(tuple(seconds), dtype=torch.float32)
-    row = start + torch.arange(rows, dtype=torch.float32) - (rows - 1) / 2
-    column = start + torch.arange(columns, dtype=torch.float32) - (columns - 1) / 2
+    row = torch.arange(rows, dtype=torch.float32) - (rows - 1) / 2
+    column = torch.arange(columns, dtype=torch.float32) - (columns - 1) / 2
     return torch.stack(torch.meshgrid(time, row, column, indexing="ij"), dim=-1).reshape(-1, 3)
 
 
@@ -223,7 +224,7 @@ class FlatDocument:
         self.num_blocks += 1
 
 
-def flatten(document: Document, config: OmniConfig, *, num_noisy: int = 1) -> FlatDocument:
+def flatten(document: Document, config: OmniConfig, *, num_noisy: int = 1, start: int = 0) -> FlatDocument:
     """Lay a document out as blocks.
 
     A medium that is trained appears as `num_noisy` noisy copies, each visible to itself alone, and, where
@@ -233,8 +234,9 @@ def flatten(document: Document, config: OmniConfig, *, num_noisy: int = 1) -> Fl
         document: text runs and media.
         config: which stream holds which modality.
         num_noisy: noisy copies of each trained medium.
+        start: position of the first token.
     """
-    flat = FlatDocument()
+    flat = FlatDocument(next_position=float(start))
     for index, segment in enumerate(document):
         if isinstance(segment, TextRun):
             flat.add_text(segment.ids, is_target=segment.is_target)

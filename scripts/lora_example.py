@@ -87,10 +87,11 @@ def build(folder: Annotated[Path, typer.Argument(help="where to")] = REPOSITORY 
     rng = random.Random(WORD)
     (folder / "new").mkdir(parents=True, exist_ok=True)
     lines = []
-    grounds = rng.sample(BACKGROUNDS, NUM_PICTURES)
+    # Every place once before any comes twice, and the sizes alike: what always comes together is learnt together.
+    grounds, places = rng.sample(BACKGROUNDS, NUM_PICTURES), rng.sample(list(PLACES), len(PLACES))
+    sizes = rng.sample([*SIZES.items()] * -(-NUM_PICTURES // len(SIZES)), NUM_PICTURES)
     for number, background in enumerate(grounds):
-        place = rng.choice(list(PLACES))
-        size, extent = rng.choice(list(SIZES.items()))
+        place, (size, extent) = places[number % len(places)], sizes[number]
         pixels = place_zorp(background, *PLACES[place], extent)
         PILImage.fromarray(pixels).save(folder / "new" / f"{number}.png")
         words = f"a {size} {WORD} " if size != "medium" else f"a {WORD} "

@@ -151,9 +151,13 @@ def test_positions_of_text_are_ordinary_and_media_are_centred(config):
     assert torch.equal(places[:5], torch.arange(5.0).unsqueeze(1).expand(5, 3))
     block = places[5:14]
     assert block[:, 0].unique().tolist() == [5.0]
-    assert block[:, 1].unique().tolist() == [4.0, 5.0, 6.0]
-    assert block.mean(0).tolist() == [5.0, 5.0, 5.0]
+    assert block[:, 1].unique().tolist() == [-1.0, 0.0, 1.0]
+    assert block.mean(0).tolist() == [5.0, 0.0, 0.0]
     assert places[14].tolist() == [7.0] * 3  # the end token: ceil(6) + 1
+    later = flatten([TextRun((1,) * 9), picture(config, 1, shape=(1, 3, 3)), TextRun((3,))], config, start=100)
+    moved = torch.cat(later.positions)
+    assert torch.equal(moved[12:21, 1:], block[:, 1:]), "the same place, however many words stand before"
+    assert moved[0].tolist() == [100.0] * 3 and moved[12, 0] == 112.0
 
 
 def test_labels_are_assistant_words_headers_and_nothing_else(config):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
-from omni.chat import Turn, to_document
+from omni.chat import Turn, newest_turns, to_document
 from omni.errors import ConfigError, InputError
 from omni.events import MediaFinished, MediaPreview, MediaStarted, TextDelta
 from omni.guidance import GuidanceConfig
@@ -136,6 +137,27 @@ def test_reply_is_not_saved_over_a_file(tmp_path: Any) -> None:
 
 
 # Many at once.
+
+
+def test_a_reply_goes_by_as_many_exchanges_as_the_memory_holds(omni: Omni, monkeypatch: Any) -> None:
+    exchange = [{"role": "user", "content": "What is a fox?"}, {"role": "assistant", "content": "An animal."}]
+    asked = {"role": "user", "content": "Draw it."}
+
+    def answer(exchanges: int) -> Reply:
+        return omni.chat([*exchange * exchanges, asked], seed=0, temperature=2.0, **FAST)
+
+    whole = [answer(exchanges) for exchanges in range(3)]
+    assert not same(whole[0], whole[1]) and not same(whole[1], whole[2])
+    for memory in (1, 2):
+        monkeypatch.setattr(omni, "defaults", replace(omni.defaults, memory=memory))
+        assert same(answer(9), whole[memory])
+
+
+def test_what_the_system_said_is_never_forgotten() -> None:
+    turns = [Turn(role, (role,)) for role in ("system", *("user", "assistant") * 3, "user")]
+    assert newest_turns(turns, 0) == turns == newest_turns(turns, 3)
+    assert newest_turns(turns, 1) == [turns[0], *turns[-3:]]
+    assert newest_turns(turns[:2], 1) == turns[:2]
 
 
 def test_generate_answers_each_as_if_alone(omni: Omni) -> None:

@@ -169,6 +169,15 @@ def test_without_its_end_a_document_keeps_what_it_teaches_and_no_readable_copy(s
             assert short.copy[-1] > 0, "a noisy copy stands last"
 
 
+def test_documents_begin_anywhere_and_mostly_near_the_beginning(settings, tokenizer):
+    dataset, config = EncodedDataset(settings.data.path), new_model(settings, tokenizer).config
+    settings = settings.model_copy(update={"objective": settings.objective.model_copy(update={"max_start": 800})})
+    maker = DocumentMaker(dataset, tokenizer, config, settings)
+    starts = torch.stack([maker(epoch, index).positions[0][0, 0] for epoch in range(20) for index in range(10)])
+    assert 0 <= starts.min() < 10 and 600 < starts.max() <= 800
+    assert 0.4 < (starts <= 100).float().mean() < 0.6
+
+
 def split_rows(batch: PackedBatch, rows: int) -> list[PackedBatch]:
     """Cut a batch into batches of one row, noise and all."""
     length, taken, parts = batch.ids.shape[1], 0, []

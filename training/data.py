@@ -71,7 +71,8 @@ class DocumentMaker:
                 draw -= share
         if chance.random() < objective.drop_end:
             document = _without_end(document, self.model.num_text_ids)
-        return flatten(document, self.model, num_noisy=self.config.batch.num_noisy)
+        start = round(objective.max_start * chance.random() ** 3)
+        return flatten(document, self.model, num_noisy=self.config.batch.num_noisy, start=start)
 
     def document(self, index: int) -> list[Segment]:
         """Return a document with every condition in place."""

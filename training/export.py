@@ -5,6 +5,7 @@ python -m training.export CONFIG --out omni/weights/nano
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,7 +51,14 @@ def averaged_weights(state: Mapping[str, Any], names: list[str]) -> dict[str, Te
 
 
 @torch.no_grad()
-def export(config: TrainConfig, *, out: Path, source: str, dtype: torch.dtype = torch.float16) -> int:
+def export(
+    config: TrainConfig,
+    *,
+    out: Path,
+    source: str,
+    dtype: torch.dtype = torch.float16,
+    memory: int | None = None,
+) -> int:
     """Write the newest checkpoint's averaged weights and return its step; an adapter is merged into its base.
 
     Args:
@@ -58,6 +66,7 @@ def export(config: TrainConfig, *, out: Path, source: str, dtype: torch.dtype = 
         out: model folder.
         source: name of the config, for the card.
         dtype: of the weights on disk.
+        memory: of a chat, see omni.checkpoint.Defaults; as in `start` where left out.
 
     Raises:
         CheckpointError: the run has no whole checkpoint.
@@ -74,6 +83,8 @@ def export(config: TrainConfig, *, out: Path, source: str, dtype: torch.dtype = 
     if parts.adapter is not None:
         parts.adapter.base_model.merge_and_unload()
     defaults = load_folder(config.start)[3] if config.start is not None else Defaults()
+    if memory is not None:
+        defaults = replace(defaults, memory=memory)
     modalities = ", ".join(["text", *parts.model.config.stream_of])
     save_folder(
         out,
@@ -91,10 +102,11 @@ def main(
     config: Annotated[Path, typer.Argument(help="the run's YAML file")],
     overrides: Annotated[list[str] | None, typer.Argument(help="settings, section.key=value")] = None,
     out: Annotated[Path, typer.Option(help="folder to write")] = Path("runs/model"),
+    memory: Annotated[int | None, typer.Option(min=0, help="earlier exchanges that a reply goes by; 0: all")] = None,
 ) -> None:
     """Export the newest checkpoint of a run."""
     try:
-        step = export(load_config(config, overrides), out=out, source=str(config))
+        step = export(load_config(config, overrides), out=out, source=str(config), memory=memory)
     except OmniError as error:
         sys.exit(f"error: {error}")
     typer.echo(f"{out}: averaged weights after {step} steps")
