@@ -169,6 +169,24 @@ def test_without_its_end_a_document_keeps_what_it_teaches_and_no_readable_copy(s
             assert short.copy[-1] > 0, "a noisy copy stands last"
 
 
+def test_documents_go_on_with_each_other_as_long_as_a_row_holds_them(settings, tokenizer):
+    dataset, config = EncodedDataset(settings.data.path), new_model(settings, tokenizer).config
+    objective = settings.objective.model_copy(update={"drop_text": 0.0, "drop_both": 0.0, "chain": 0.7})
+    settings = settings.model_copy(update={"objective": objective})
+    maker = DocumentMaker(dataset, tokenizer, config, settings)
+    flats = [maker(0, index) for index in range(len(dataset))]
+    assert max(map(len, flats)) <= settings.batch.row_length
+    user = tokenizer.control("<|user|>")
+    talks = [sum(token == user for token in flat.ids) for flat in flats]
+    assert min(talks) == 1 and max(talks) > 2
+    begins = tokenizer.control("<|bos|>")
+    for flat, index in zip(flats, range(len(dataset)), strict=True):
+        assert flat.ids[0] == begins and begins not in flat.ids[1:]
+        alone = maker._flat(maker.document(index))
+        first = alone.ids.index(user)
+        assert flat.ids[: first + 3] == alone.ids[: first + 3]
+
+
 def test_documents_begin_anywhere_and_mostly_near_the_beginning(settings, tokenizer):
     dataset, config = EncodedDataset(settings.data.path), new_model(settings, tokenizer).config
     settings = settings.model_copy(update={"objective": settings.objective.model_copy(update={"max_start": 800})})

@@ -72,6 +72,8 @@ class Objective(Section):
     drop_text, drop_media, drop_both: probability that a document's conditions are dropped.
     drop_end: probability that a document which closes with a medium stops there. Learning that the turn is over
         takes a readable copy of the medium, a fifth of the tokens of a drawn picture.
+    chain: probability that another document, drawn by chance, goes on with the conversation, and again after that, as
+        long as a row holds them; so that longer talks are learnt.
     max_start: documents begin at positions up to this, half of them in its first eighth, so that what stands far down
         a long conversation is nothing new: rows and columns of media do not count from there.
     """
@@ -85,6 +87,7 @@ class Objective(Section):
     drop_media: float = Field(0.0, ge=0, le=1)
     drop_both: float = Field(0.05, ge=0, le=1)
     drop_end: float = Field(0.0, ge=0, le=1)
+    chain: float = Field(0.0, ge=0, lt=1)
     max_start: int = Field(0, ge=0)
 
     @model_validator(mode="after")

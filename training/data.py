@@ -55,10 +55,10 @@ class DocumentMaker:
 
     def __call__(self, epoch: int, index: int) -> FlatDocument:
         """Make one document; the same epoch and index give the same one."""
-        document = self.document(index)
         chance = random.Random(f"{self.config.seed}/{epoch}/{index}")
         draw = chance.random()
         objective = self.config.objective
+        document = self._chained(self.document(index), chance) if objective.chain else self.document(index)
         if any(isinstance(segment, Medium) and segment.is_target for segment in document):
             for share, text, media in (
                 (objective.drop_text, True, False),
@@ -71,8 +71,19 @@ class DocumentMaker:
                 draw -= share
         if chance.random() < objective.drop_end:
             document = _without_end(document, self.model.num_text_ids)
-        start = round(objective.max_start * chance.random() ** 3)
+        return self._flat(document, start=round(objective.max_start * chance.random() ** 3))
+
+    def _flat(self, document: Sequence[Segment], *, start: int = 0) -> FlatDocument:
         return flatten(document, self.model, num_noisy=self.config.batch.num_noisy, start=start)
+
+    def _chained(self, document: list[Segment], chance: random.Random) -> list[Segment]:
+        """Let others go on with the conversation, each without the token that begins a document."""
+        while chance.random() < self.config.objective.chain:
+            longer = [*document, *self.document(chance.randrange(len(self.dataset)))[1:]]
+            if len(self._flat(longer)) > self.config.batch.row_length:
+                break
+            document = longer
+        return document
 
     def document(self, index: int) -> list[Segment]:
         """Return a document with every condition in place."""

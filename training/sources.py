@@ -121,6 +121,7 @@ class Mixture:
         shares = [weight / sum(weights) for weight in weights]
         # Documents of each source in one round; a single source goes through all of its own.
         self.counts = [max(1, round(share * total)) for share in shares] if len(shares) > 1 else [total]
+        self.counts[self.counts.index(max(self.counts))] += total - sum(self.counts)
         self._ends = [sum(self.counts[: k + 1]) for k in range(len(self.counts))]
 
     def __len__(self) -> int:
