@@ -1,6 +1,6 @@
 """Memory and time of films made in blocks of one latent frame: what grows with the film should be the cache alone.
 
-python scripts/film_memory.py [omni/weights/nano] [--frames 5,17,65] [--out docs/long_films.md]
+python scripts/film_memory.py table [omni/weights/nano] [--frames 5,17,65] [--out docs/long_films.md]
 
 Each film is made by a process of its own, whose peak memory is read at its end.
 """
@@ -24,9 +24,9 @@ STEPS = 4
 TABLE = """# Long films
 
 A film of 64x64 pixels in blocks of one latent frame (4 frames) each, {steps} steps and guidance, threads: {threads};
-each in a process of its own. Written by `python scripts/film_memory.py`. *peak* is the memory of the whole process,
-*above one frame* what is more than for a film of one latent frame; *cache* is what keys and values of all rows take,
-which is doubled whenever it is full. *last 4*: seconds of one of the last four latent frames.
+each in a process of its own. Written by `python scripts/film_memory.py table`. *peak* is the memory of the whole
+process, *above one frame* what is more than for a film of one latent frame; *cache* is what keys and values of all rows
+take, which is doubled whenever it is full. *last 4*: seconds of one of the last four latent frames.
 
 | latent frames | frames | cache, MiB | peak, MiB | above one frame, MiB | seconds a latent frame | last 4 |
 |---|---|---|---|---|---|---|
@@ -77,7 +77,7 @@ def one(model: str, num_latents: int) -> None:
 
 
 @app.command()
-def main(
+def table(
     model: Annotated[Path, typer.Argument(help="model folder")] = REPOSITORY / "omni" / "weights" / "nano",
     frames: Annotated[str, typer.Option(help="latent frames of each film")] = "5,17,65",
     out: Annotated[Path, typer.Option(help="where the table goes")] = REPOSITORY / "docs" / "long_films.md",
