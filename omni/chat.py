@@ -23,7 +23,6 @@ __all__ = [
     "Turn",
     "continued_film",
     "medium_from_latents",
-    "newest_turns",
     "open_reply",
     "to_document",
     "to_latents",
@@ -248,19 +247,6 @@ def to_document(
                 document.append(TextRun(tuple(tokenizer.encode(item)), is_target=learns))
         document.append(TextRun((template.end,), is_target=learns))
     return document
-
-
-def newest_turns(turns: Sequence[Turn], memory: int) -> list[Turn]:
-    """Return the last message of the user with so many exchanges before it, behind what the system said.
-
-    Args:
-        turns: the conversation; an exchange begins with each message of the user.
-        memory: exchanges that are kept; 0 for all.
-    """
-    starts = [place for place, turn in enumerate(turns) if turn.role == "user"]
-    if not memory or len(starts) <= memory + 1:
-        return list(turns)
-    return [*(turn for turn in turns[: starts[0]] if turn.role == "system"), *turns[starts[-memory - 1] :]]
 
 
 def open_reply(document: Sequence[Segment], template: ChatTemplate) -> list[Segment]:

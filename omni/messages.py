@@ -3,14 +3,14 @@
 An error names the message, the item and the remedy.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 from omni.errors import InputError
 from omni.parts import Action, Audio, Image, Limits, Part, Text, Video, shorten
 
-__all__ = ["Message", "Role", "message_to_dict", "parse_messages", "part_from_item"]
+__all__ = ["Message", "Role", "message_to_dict", "newest", "parse_messages", "part_from_item"]
 
 Role = Literal["system", "user", "assistant"]
 
@@ -218,3 +218,16 @@ def _item(part: Part) -> dict[str, Any]:
 def message_to_dict(message: Message) -> dict[str, Any]:
     """Write a message in the chat form that parse_messages reads; media stay Image, Video and Audio objects."""
     return {"role": message.role, "content": [_item(part) for part in message.parts]}
+
+
+def newest(messages: Sequence[Message], memory: int) -> list[Message]:
+    """Return the last message of the user with so many exchanges before it, behind what the system said.
+
+    Args:
+        messages: the conversation; an exchange begins with each message of the user.
+        memory: exchanges that are kept; 0 for all.
+    """
+    starts = [place for place, message in enumerate(messages) if message.role == "user"]
+    if not memory or len(starts) <= memory + 1:
+        return list(messages)
+    return [*(one for one in messages[: starts[0]] if one.role == "system"), *messages[starts[-memory - 1] :]]

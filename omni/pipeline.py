@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from omni.adapters import Adapters
-from omni.chat import ChatTemplate, Turn, newest_turns, open_reply, to_document
+from omni.chat import ChatTemplate, Turn, open_reply, to_document
 from omni.checkpoint import Defaults, load_folder, save_folder
 from omni.codecs import Codec
 from omni.crafts import Crafts
@@ -22,7 +22,7 @@ from omni.generate import Forced, Generator, Request
 from omni.guidance import GuidanceConfig, require_effect
 from omni.limits import Limits
 from omni.memory import keep_freed_memory
-from omni.messages import parse_messages
+from omni.messages import newest, parse_messages
 from omni.model import OmniModel
 from omni.parts import Action, Part, Text
 from omni.reply import Finished, Reply, collect
@@ -302,9 +302,9 @@ class Omni(Crafts):
         parsed = parse_messages(messages, **reading)
         if parsed[-1].role != "user":
             raise InputError(f"the last message is the {parsed[-1].role}'s; end with a user message to be answered")
-        turns = [Turn(m.role, tuple(item for part in m.parts for item in self._items(part))) for m in parsed]
-        kept = newest_turns(turns, self.defaults.memory)
-        document = to_document(kept, tokenizer=self.tokenizer, template=self.template)
+        kept = newest(parsed, self.defaults.memory)
+        turns = [Turn(m.role, tuple(item for part in m.parts for item in self._items(part))) for m in kept]
+        document = to_document(turns, tokenizer=self.tokenizer, template=self.template)
         num_tokens = sum(len(part.ids) if isinstance(part, TextRun) else part.num_tokens for part in document)
         if num_tokens > self.defaults.max_context_tokens:
             raise InputError(

@@ -216,7 +216,7 @@ class FlatDocument:
         return self.film_start if medium.continues and self.film_start is not None else self.next_position
 
     def advance(self, medium: Medium) -> None:
-        """Close a block: what follows stands behind its largest coordinate."""
+        """Close a block: what follows stands behind its last moment, and half its larger side behind its beginning."""
         self.film_start = self._start_of(medium)
         shapes = [(grid.seconds[-1] * POSITIONS_PER_SECOND, *grid.latents.shape[1:3]) for grid in medium.grids]
         largest = max(max(time, (rows - 1) / 2, (columns - 1) / 2) for time, rows, columns in shapes)

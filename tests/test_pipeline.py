@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
-from omni.chat import Turn, newest_turns, to_document
+from omni.chat import Turn, to_document
 from omni.errors import ConfigError, InputError
 from omni.events import MediaFinished, MediaPreview, MediaStarted, TextDelta
 from omni.guidance import GuidanceConfig
 from omni.images import METADATA_KEY
-from omni.messages import Message
+from omni.messages import Message, newest
 from omni.parts import Image, Text
 from omni.pipeline import Finished, Omni, Reply
 from omni.sequence import Medium, TextRun
@@ -154,10 +154,10 @@ def test_a_reply_goes_by_as_many_exchanges_as_the_memory_holds(omni: Omni, monke
 
 
 def test_what_the_system_said_is_never_forgotten() -> None:
-    turns = [Turn(role, (role,)) for role in ("system", *("user", "assistant") * 3, "user")]
-    assert newest_turns(turns, 0) == turns == newest_turns(turns, 3)
-    assert newest_turns(turns, 1) == [turns[0], *turns[-3:]]
-    assert newest_turns(turns[:2], 1) == turns[:2]
+    said = [Message(role, (Text(role),)) for role in ("system", *("user", "assistant") * 3, "user")]
+    assert newest(said, 0) == said == newest(said, 3)
+    assert newest(said, 1) == [said[0], *said[-3:]]
+    assert newest(said[:2], 1) == said[:2]
 
 
 def test_generate_answers_each_as_if_alone(omni: Omni) -> None:

@@ -25,6 +25,7 @@ from omni.sequence import (
 )
 from omni.text import TextTokenizer
 from training.config import TrainConfig
+from training.folders import BadDocument
 
 __all__ = ["DocumentMaker", "PackedLoader", "noisy_batch"]
 
@@ -58,7 +59,7 @@ class DocumentMaker:
         chance = random.Random(f"{self.config.seed}/{epoch}/{index}")
         draw = chance.random()
         objective = self.config.objective
-        document = self._chained(self.document(index), chance) if objective.chain else self.document(index)
+        document = self._chained(self.document(index), chance)
         if any(isinstance(segment, Medium) and segment.is_target for segment in document):
             for share, text, media in (
                 (objective.drop_text, True, False),
@@ -79,7 +80,10 @@ class DocumentMaker:
     def _chained(self, document: list[Segment], chance: random.Random) -> list[Segment]:
         """Let others go on with the conversation, each without the token that begins a document."""
         while chance.random() < self.config.objective.chain:
-            longer = [*document, *self.document(chance.randrange(len(self.dataset)))[1:]]
+            try:
+                longer = [*document, *self.document(chance.randrange(len(self.dataset)))[1:]]
+            except BadDocument:  # reported when its own turn comes
+                break
             if len(self._flat(longer)) > self.config.batch.row_length:
                 break
             document = longer
