@@ -9,6 +9,9 @@ from training.world.pack import DATA
 __all__ = ["exchanges", "phrases", "small_talk", "vary"]
 
 
+OPENED = 0.1  # of all sentences
+
+
 @cache
 def _sections(file: str) -> dict[str, tuple[str, ...]]:
     sections: dict[str, list[str]] = {"": []}
@@ -50,8 +53,12 @@ def small_talk() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def vary(rng: random.Random, text: str) -> str:
-    """Type a sentence as people do: sometimes in lower case, without its full stop, with a please."""
-    if rng.random() < 0.05 and "please" not in text.lower() and text.endswith("."):
+    """Type a sentence as people do: sometimes in lower case, without its full stop, with a please, a greeting before."""
+    if rng.random() < OPENED:
+        opening = rng.choice(phrases("opening"))
+        goes_on = opening[-1] in ",:" and not re.match(r"I\b", text)
+        text = f"{opening} {text[:1].lower() + text[1:] if goes_on else text}"
+    elif rng.random() < 0.05 and "please" not in text.lower() and text.endswith("."):
         text = f"{text[:-1]}, please."
     draw = rng.random()
     if draw < 0.3:
