@@ -149,8 +149,7 @@ class Crafts:
         columns = np.arange(width) * area.shape[1] // width
         area = area[rows][:, columns]
         shown = np.where(area[..., None], np.uint8(GRAY), pixels).astype(np.uint8)
-        codec, patch_size = self.studio.vision(), self.studio.patch_size("image")
-        tokens = to_tokens(codec.encode(torch.from_numpy(pixels.copy())[None, None])[0], patch_size=patch_size)
+        tokens = self._tokens_of(pixels)
         side = self.studio.token_side()
         touched = area.reshape(height // side, side, width // side, side).any(axis=(1, 3))
         forced = (Forced("image", tokens.shape[1:3], (tokens, torch.from_numpy(~touched)[None])),)
@@ -168,7 +167,9 @@ class Crafts:
         seed: Any = None,
         **settings: Any,
     ) -> Any:
-        """Bring a picture to life, or each of a list by its own instruction; the film begins with the picture.
+        """Bring a picture to life, or each of a list by its own instruction.
+
+        The film's first frame is given, not made: it is the picture as the codec keeps it.
 
         Args:
             image: anything Image.load takes, or a list.
@@ -182,8 +183,13 @@ class Crafts:
         side = self.studio.token_side()
         forced = []
         for one in images:
-            rows, columns = self._shape_of(one)
-            forced.append(self._film_headers(seconds, (rows * side, columns * side), None))
+            picture = self._tokens_of(self.studio.fit(one.pixels))
+            rows, columns = picture.shape[1:3]
+            film, *later = self._film_headers(seconds, (rows * side, columns * side), None)
+            frames = film.shape[0]
+            tokens = torch.cat([picture, picture.new_zeros(frames - 1, *picture.shape[1:])])
+            is_given = (torch.arange(frames) == 0)[:, None, None].expand(tokens.shape[:3])
+            forced.append((replace(film, given=(tokens, is_given)), *later))
         return self._each(image, asked, forced, Video, seed, settings, {"sound": sound})
 
     def continue_(self, video: Any, *, seconds: float = 2.0, seed: Any = None, **settings: Any) -> Any:
@@ -234,6 +240,11 @@ class Crafts:
     def _load(self, kind: type[P], given: Any, settings: Mapping[str, Any]) -> list[P]:
         _, reading = self._settings(settings)
         return [kind.load(one, **reading) for one in _as_list(given)]
+
+    def _tokens_of(self, pixels: np.ndarray) -> torch.Tensor:
+        """Encode a picture, uint8 [H, W, 3], to clean tokens [1, rows, columns, C]."""
+        latents = self.studio.vision().encode(torch.from_numpy(pixels.copy())[None, None])[0]
+        return to_tokens(latents, patch_size=self.studio.patch_size("image"))
 
     def _shape_of(self, image: Image) -> tuple[int, int]:
         height, width = self.studio.fit(image.pixels).shape[:2]

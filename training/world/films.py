@@ -24,6 +24,7 @@ MENTION = {"style": 0.4, "background": 0.6, "path": 0.5}
 HELD_VERBS = (
     "slides left", "slides right", "slides up", "slides down", "falls", "rolls", "grows", "shrinks",
 )  # fmt: skip
+FIRST_GIVEN = 0.7  # of the films that a picture begins
 CELL = 8  # pixels: boxes to be filled stand on this grid
 
 
@@ -111,12 +112,14 @@ def _text_to_video(rng: random.Random, split: Split) -> Talk:
 
 
 def _image_to_video(rng: random.Random, split: Split) -> Talk:
+    """The film begins with the picture: mostly it is given as its first frame, else the model draws it again."""
     film = _film(rng, split)
     talk = Talk(_shape_of(film))
     text, said = animate_request(rng, film, talk.shape)
     picture = film.scene(0)
     talk.say("user", *([picture, text] if rng.random() < 0.8 else [text, picture]))
-    talk.say("assistant", *animate_words(rng, film, sure="verb" not in said), film)
+    shot = Shot(film, given=(0,) if rng.random() < FIRST_GIVEN else ())
+    talk.say("assistant", *animate_words(rng, film, sure="verb" not in said), shot)
     talk.truth["asked"] = {slot: value for slot, value in film.slots.items() if slot in said}
     return talk
 
