@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from omni.cache import CacheView
 from omni.config import OmniConfig
+from omni.masks import DocumentMasks
 
 __all__ = ["Context", "Layer", "Modulation", "RMSNorm", "Routing", "SigmaEmbedding", "rotary_tables"]
 
@@ -139,7 +140,7 @@ class Context:
         active: indices of the experts that run: all in training (a rank without a modality still touches
             its weights, or ZeRO-3 hangs), those with tokens otherwise.
         cos, sin: rotary tables, [B, L, 1, K].
-        mask: boolean [B, 1, L, L_keys], a flex BlockMask, or None where everything is visible.
+        mask: boolean [B, 1, L, L_keys], DocumentMasks, a flex BlockMask, or None where everything is visible.
         modulations: for each active expert the shared shifts, scales and gates [S + 1, 6, D] (the last row changes
             nothing), or None.
         sigma_index: for each active expert the row of the changes of each token, [N], or of all of them, [1].
@@ -235,6 +236,13 @@ def add_gated(x: Tensor, change: Tensor, gate: Tensor | None) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
     """Attend with [B, H, L, K] queries to keys and values of as many or fewer heads; return [B, L, H * K]."""
     is_grouped = q.shape[1] != k.shape[1]
+    if isinstance(mask, DocumentMasks):
+        split = [x.transpose(1, 2).flatten(0, 1).split(mask.lengths) for x in (q, k, v)]
+        parts = [
+            F.scaled_dot_product_attention(*(x.transpose(0, 1)[None] for x in qkv), attn_mask=seen, enable_gqa=is_grouped)
+            for seen, *qkv in zip(mask.masks, *split, strict=True)
+        ]
+        return torch.cat([part[0].transpose(0, 1) for part in parts]).view(len(q), q.shape[2], -1)
     if mask is None or isinstance(mask, Tensor):
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=is_grouped)
     else:

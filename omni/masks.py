@@ -1,15 +1,16 @@
-"""The one attention rule, as a dense mask and as a flex block mask.
+"""The one attention rule, as a dense mask, as dense masks of single documents, and as a flex block mask.
 
 A token attends to its own block, and to every earlier readable block of its document. B rows, L tokens.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["AttentionIds", "dense_mask", "flex_mask"]
+__all__ = ["AttentionIds", "DocumentMasks", "dense_mask", "document_masks", "flex_mask"]
 
 PAD_DOCUMENT = -1
 
@@ -51,6 +52,33 @@ def dense_mask(queries: AttentionIds, keys: AttentionIds | None = None) -> Tenso
     earlier = keys.readable.unsqueeze(-2) & (block_k < block_q)
     own = (block_k == block_q) & (copy_k == copy_q)
     return ((document_q == document_k) & (earlier | own)).unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class DocumentMasks:
+    """The rule for one document after the other: in packed rows most pairs of tokens are of two documents.
+
+    Attributes:
+        lengths: tokens of each document, in the order of the flattened batch; the padding of a row counts as one.
+        masks: the rule within each, True = attend, [1, 1, length, length].
+    """
+
+    lengths: tuple[int, ...]
+    masks: tuple[Tensor, ...]
+
+
+def document_masks(ids: AttentionIds) -> DocumentMasks:
+    """Return the rule document by document.
+
+    Args:
+        ids: of a packed batch.
+    """
+    begins = torch.ones_like(ids.document, dtype=torch.bool)
+    begins[:, 1:] = ids.document[:, 1:] != ids.document[:, :-1]
+    places = [*begins.flatten().nonzero().flatten().tolist(), begins.numel()]
+    lengths = tuple(stop - start for start, stop in pairwise(places))
+    columns = [x.flatten().unsqueeze(0).split(lengths, 1) for x in (ids.document, ids.block, ids.copy, ids.readable)]
+    return DocumentMasks(lengths, tuple(dense_mask(AttentionIds(*one)) for one in zip(*columns, strict=True)))
 
 
 def flex_mask(ids: AttentionIds) -> Any:

@@ -27,7 +27,7 @@ from omni.layers import (
     modulate,
     rotary_tables,
 )
-from omni.masks import dense_mask, flex_mask
+from omni.masks import dense_mask, document_masks, flex_mask
 from omni.sequence import PackedBatch
 
 __all__ = ["OmniModel", "OmniOutput"]
@@ -62,7 +62,7 @@ class Plan:
         sigma_index: row of the changes of each source's tokens, [N], or of all of them, [1].
         rank: places of logit_index among the text tokens, [M].
         cos, sin: rotary tables, [B, L, 1, K].
-        mask: boolean [B, 1, L, L_keys], a flex BlockMask, or None where everything is visible.
+        mask: boolean [B, 1, L, L_keys], DocumentMasks, a flex BlockMask, or None where everything is visible.
         cache: earlier keys and values, or None.
     """
 
@@ -286,10 +286,12 @@ class OmniModel(PreTrainedModel):
         ]
 
     def _mask(self, batch: PackedBatch, cache: CacheView | None) -> Any:
-        if cache is None and batch.ids.is_cuda:
+        if cache is not None:
+            return cache.mask(dense_mask(batch.attention))
+        if batch.ids.is_cuda:
             return flex_mask(batch.attention)
-        mask = dense_mask(batch.attention)
-        return mask if cache is None else cache.mask(mask)
+        masks = document_masks(batch.attention)
+        return masks if len(masks.lengths) > len(batch.ids) else dense_mask(batch.attention)
 
     def _heads(
         self,

@@ -8,7 +8,7 @@ import torch
 from omni.config import OmniConfig
 from omni.errors import ConfigError
 from omni.flow import sample_sigma
-from omni.masks import AttentionIds, dense_mask, flex_mask
+from omni.masks import AttentionIds, dense_mask, document_masks, flex_mask
 from omni.model import OmniModel
 from omni.sequence import (
     FlatDocument,
@@ -70,6 +70,18 @@ def test_flex_mask_equals_dense_mask(config):
     block_mask = flex_mask(ids)
     dense = create_mask(block_mask.mask_mod, 1, 1, 64, 64, device="cpu")
     assert torch.equal(dense, dense_mask(ids))
+
+
+def test_document_masks_are_the_dense_mask_without_other_documents(config, model):
+    flats = [flatten(document, config, num_noisy=2) for document in documents(config)]
+    batch = packed([flats, flats[:1]], length=64)
+    dense, single = dense_mask(batch.attention), document_masks(batch.attention)
+    assert sum(single.lengths) == 2 * 64 and len(single.lengths) == 6  # the rows' padding counts as one each
+    joined = torch.block_diag(*(mask[0, 0] for mask in single.masks))
+    assert torch.equal(joined, torch.block_diag(*dense[:, 0]))
+    by_document, at_once = model(batch), model(batch, mask=dense)
+    torch.testing.assert_close(by_document.logits, at_once.logits, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(by_document.velocity["vision"], at_once.velocity["vision"], atol=1e-5, rtol=1e-4)
 
 
 def test_packed_equals_separate(config, model):
