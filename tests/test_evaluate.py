@@ -80,13 +80,13 @@ class Oracle:
                 drawn = Image(np.zeros((16, 16, 3), np.uint8))
                 replies.append(Reply((drawn if self.asks_for_picture[one] else Text("Words."),), 0))
             else:
-                replies.append(Reply((Text(words_of(self.answers[self._key(one[0])])),), 0))
+                replies.append(Reply((Text(words_of(self.answers[self._key(one[-1])])),), 0))
         return replies
 
 
 @pytest.fixture(scope="module")
 def scores() -> list[Score]:
-    tasks = ("text_to_image", "caption_image", "edit", "modality", "question")
+    tasks = ("text_to_image", "caption_image", "edit", "modality", "question", "long_talk")
     return evaluate(Oracle(COUNT), noisy, tasks=tasks, count=COUNT, judge_settings={"feature_size": 96})[0]
 
 
@@ -97,7 +97,8 @@ def shares(scores: list[Score], measures: Sequence[str], *splits: str) -> float:
 @pytest.mark.parametrize(
     "measure",
     ["text_to_image/background", "text_to_image/place", "text_to_image/count", "text_to_image/thing_template",
-     "text_to_image/size", "text_to_image/style", "caption_image/slots", "edit/unharmed", "modality/choice"],
+     "text_to_image/size", "text_to_image/style", "caption_image/slots", "edit/unharmed", "modality/choice",
+     "long_talk/behind_0", "long_talk/behind_20"],
 )  # fmt: skip
 def test_judges_find_the_truth_right(scores: list[Score], measure: str) -> None:
     assert shares(scores, [measure], "seen", "unseen") == 1.0

@@ -25,6 +25,9 @@ PHRASINGS = Path(__file__).parents[1] / "phrasings.json"
 # Enough to see that a picture is begun; what becomes of it is another exam.
 CHOICE_STEPS = 2
 
+# So many exchanges of small talk stand before the picture that is to be described.
+TALK_LENGTHS = (0, 2, 5, 10, 20)
+
 Shown = list[tuple[Pixels, str]]
 
 
@@ -62,6 +65,29 @@ def caption_image(room: Room, count: int) -> tuple[list[Score], Shown]:
     return sorted(scores, key=lambda score: score.measure != "caption_image/slots"), list(
         zip(pictures, texts, strict=True)
     )
+
+
+def long_talk(room: Room, count: int) -> tuple[list[Score], Shown]:
+    """Examine captions late in a conversation: by how many exchanges stand before, whether all facts are right."""
+    talks = room.examples("chat", "train", max(TALK_LENGTHS), want=lambda e: True)
+    before = [[message for talk in talks[:length] for message in talk.messages] for length in TALK_LENGTHS]
+    examples = _both_splits(room, "caption_image", max(2, count // len(TALK_LENGTHS)))
+    asked = [(number, place) for place in range(len(TALK_LENGTHS)) for number in range(len(examples))]
+    said: dict[int, str] = {}
+    for batch in room.batches([(place, shape_of(examples[n])) for n, place in asked], label="long talk"):
+        conversations = [[*before[asked[i][1]], examples[asked[i][0]].messages[0]] for i in batch]
+        replies = room.candidate.generate(conversations, seed=room.seeds(batch), max_media=0)
+        said |= {number: reply.text for number, reply in zip(batch, replies, strict=True)}
+    others = next_of_same([example.truth["scenes"][0].layout for example in examples])
+    scores = []
+    for text, (number, place) in zip(collect(said), asked, strict=True):
+        scene, other = (examples[n].truth["scenes"][0] for n in (number, others[number]))
+        measure = f"long_talk/behind_{TALK_LENGTHS[place]}"
+        if split := split_name(scene.keys):
+            scores.append(Score(measure, split, scene.keys, parse(text) == scene.slots))
+        scores.append(Score(measure, "real", scene.keys, parse(caption(scene)) == scene.slots))
+        scores.append(Score(measure, "shuffled", scene.keys, parse(text) == other.slots))
+    return scores, []
 
 
 def question(room: Room, count: int) -> tuple[list[Score], Shown]:
