@@ -25,8 +25,9 @@ CARD = """# Audio codec `{name}`
 
 16 kHz mono sound as {channels} numbers, {rate:g} times a second, and back. `AutoencoderLogMel` of
 `omni/codecs/mel.py`: {group} neighbouring frames of {bands} log-mel bands, projected on their {channels} principal
-components and scaled to unit variance. The way back is a Griffin-Lim that imposes the sums over the bands and leaves
-the rest to the sound itself; it starts without chance, so that the same latents always sound the same.{network}
+components and scaled to unit variance on the whole, so that each keeps its share. The way back is a Griffin-Lim that
+imposes the sums over the bands and leaves the rest to the sound itself; it starts without chance, so that the same
+latents always sound the same.{network}
 
 * Fitted by `python -m training.codecs.audio configs/train/audio_codec.yaml` on speech, music and named sounds of the
   omni world (`training/world`), training combinations only; their sources are in DATA_SOURCES.md.
@@ -42,6 +43,10 @@ the rest to the sound itself; it starts without chance, so that the same latents
   share of these that it still finds afterwards.
 * `latents/std_...`: of single channels; `latents/changed_by_round_trip`: mean squared change of latents that are
   decoded and encoded again, as a share of their own mean square.
+* Compression beside that of others:
+
+{peers}
+
 * Not for high fidelity: nothing above 8 kHz, no stereo; noise keeps its colour and not its waveform.
 * Licence: Apache-2.0, like the project.
 """
@@ -57,17 +62,19 @@ def write_card(folder, codec, figures):
         group=codec.autoencoder.config.frames_per_latent,
         network=" A small network corrects the components." if codec.autoencoder.config.width else "",
         rows="\n".join(f"| {name} | {value:.4g} |" for name, value in figures.items()),
+        peers=peers_table(codec),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def print_peers(codec):
-    """Print how many numbers a second of sound becomes, here and elsewhere."""
+def peers_table(codec):
+    """Tell how many numbers a second of sound becomes, here and elsewhere."""
     numbers = f"{codec.latents_per_second * codec.channels:,.0f}"
     ours = ("ours", f"{codec.sample_rate / 1000:g} kHz mono", codec.latents_per_second)
-    print("\n| codec | sound | latents/s | a latent | numbers/s |\n|---|---|---|---|---|")
+    lines = ["| codec | sound | latents/s | a latent | numbers/s |", "|---|---|---|---|---|"]
     for name, sound, rate, latent, total in ((*ours, f"{codec.channels} continuous", numbers), *PEERS):
-        print(f"| {name} | {sound} | {rate:g} | {latent} | {total} |")
+        lines.append(f"| {name} | {sound} | {rate:g} | {latent} | {total} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -97,7 +104,7 @@ def main() -> None:
         missed += is_missed
         verdict = f"  limit {limit:g}: {'missed' if is_missed else 'held'}" if name in LIMITS else ""
         print(f"{name:34s} {value:10.4g}{verdict}")
-    print_peers(codec)
+    print("\n" + peers_table(codec))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if arguments.card:

@@ -28,6 +28,7 @@ WORD = "zorp"
 SIDE = 256  # at which it is drawn, before it is shrunk
 LOOKS = ("shaded", "flat", "outlined")
 NUM_PICTURES, NUM_OTHERS, NUM_DRAWINGS = 12, 240, 10
+CENTER = (0.5, 0.5)  # shares of the room that is left
 EXAMINED = ("text_to_image", "caption_image", "edit", "question")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -80,22 +81,14 @@ def place_zorp(background: str, row: float, column: float, extent: float, *, loo
 @app.command()
 def build(folder: Annotated[Path, typer.Argument(help="where to")] = REPOSITORY / "examples" / WORD) -> None:
     """Write a dozen pictures of the zorp with their texts, and pictures of the world beside, so that it stays known."""
-    from training.world.language import background_phrase, place_phrase
-    from training.world.scene import BACKGROUNDS, PLACES, SIZES
     from training.world.tasks import document
 
     rng = random.Random(WORD)
     (folder / "new").mkdir(parents=True, exist_ok=True)
     lines = []
-    # Every place once before any comes twice, and the sizes alike: what always comes together is learnt together.
-    grounds, places = rng.sample(BACKGROUNDS, NUM_PICTURES), rng.sample(list(PLACES), len(PLACES))
-    sizes = rng.sample([*SIZES.items()] * -(-NUM_PICTURES // len(SIZES)), NUM_PICTURES)
-    for number, background in enumerate(grounds):
-        place, (size, extent) = places[number % len(places)], sizes[number]
-        pixels = place_zorp(background, *PLACES[place], extent)
-        PILImage.fromarray(pixels).save(folder / "new" / f"{number}.png")
-        words = f"a {size} {WORD} " if size != "medium" else f"a {WORD} "
-        text = rng.choice(("Draw {}.", "{}")).format(words + f"{place_phrase(place)} {background_phrase(background)}")
+    for number, (size, background) in enumerate(settings()[:NUM_PICTURES]):
+        PILImage.fromarray(place_zorp(background, *CENTER, size_of(size))).save(folder / "new" / f"{number}.png")
+        text = rng.choice(("Draw {}.", "{}")).format(wish(size, background))
         lines.append(json.dumps({"file_name": f"{number}.png", "text": text}))
     (folder / "new" / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "known").mkdir(exist_ok=True)
@@ -113,14 +106,46 @@ def build(folder: Annotated[Path, typer.Argument(help="where to")] = REPOSITORY 
     typer.echo(f"{folder}: {NUM_PICTURES} pictures of the {WORD}, {NUM_OTHERS} documents of the world")
 
 
-def prompts() -> list[tuple[str, str]]:
-    """Return what is asked for when judging, and the background of each; none of it was trained."""
+def settings() -> list[tuple[str, str]]:
+    """Return sizes and backgrounds, each pair once: the first dozen are shown, the others are asked for."""
+    from training.world.scene import BACKGROUNDS, SIZES
+
+    rng = random.Random("settings")
+    grounds, sizes = rng.sample(BACKGROUNDS, len(BACKGROUNDS)), list(SIZES)
+    # Every background before any comes twice, and the sizes in turn: what always comes together is learnt together.
+    return [
+        (sizes[(number + turn) % len(sizes)], ground)
+        for turn in range(len(sizes))
+        for number, ground in enumerate(grounds)
+    ]
+
+
+def size_of(size: str) -> float:
+    """Return the side of a thing as a share of the picture's."""
+    from training.world.scene import SIZES
+
+    return float(SIZES[size])
+
+
+def wish(size: str, background: str, place: str = "") -> str:
+    """Say what is to be drawn."""
     from training.world.language import background_phrase, place_phrase
-    from training.world.scene import BACKGROUNDS, PLACES
+
+    words = f"a {WORD}" if size == "medium" else f"a {size} {WORD}"
+    return " ".join(part for part in (words, place and place_phrase(place), background_phrase(background)) if part)
+
+
+def prompts() -> dict[str, list[str]]:
+    """Return what is asked for when judging: sizes on other backgrounds, and places, at none of which it was shown."""
+    from training.world.scene import PLACES
 
     rng = random.Random("judge")
-    chosen = [(rng.choice(BACKGROUNDS), rng.choice(list(PLACES))) for _ in range(NUM_DRAWINGS)]
-    return [(f"a {WORD} {place_phrase(place)} {background_phrase(ground)}", ground) for ground, place in chosen]
+    asked = settings()[NUM_PICTURES:][:NUM_DRAWINGS]
+    places = [place for place in PLACES if place != "center"]
+    return {
+        "asked": [wish(size, ground) for size, ground in asked],
+        "at_places": [wish("medium", ground, rng.choice(places)) for _, ground in asked],
+    }
 
 
 class ZorpJudge:
@@ -168,22 +193,21 @@ def judge(
 
     try:
         omni, look = Omni.from_pretrained(), ZorpJudge()
-        texts = [text for text, _ in prompts()]
-        shown, figures = [], {}
-        real = [place_zorp(ground, 0.5, 0.5, 0.6) for _, ground in prompts()]
-        figures["real"] = sum(look.is_zorp(pixels, seed=str(n)) for n, pixels in enumerate(real))
+        real = [place_zorp(ground, *CENTER, size_of(size)) for size, ground in settings()[NUM_PICTURES:][:NUM_DRAWINGS]]
+        figures = {"real": sum(look.is_zorp(pixels, seed=str(n)) for n, pixels in enumerate(real))}
+        drawn, words = [], []
         for name in ("before", "after"):
             if name == "after":
                 omni.load_adapter(adapter, name=WORD, weight=weight)
-            drawn = [image.pixels for image in omni.image(texts, seed=0)]
-            figures[name] = sum(look.is_zorp(pixels, seed=str(n)) for n, pixels in enumerate(drawn))
-            shown += drawn
+            for kind, texts in prompts().items():
+                pictures = [image.pixels for image in omni.image(texts, seed=0)]
+                figures[f"{name}/{kind}"] = sum(look.is_zorp(one, seed=str(n)) for n, one in enumerate(pictures))
+                drawn += pictures
+                words += [f"{name}: {text}" for text in texts]
     except OmniError as error:
         sys.exit(f"error: {error}")
     out.mkdir(parents=True, exist_ok=True)
-    contact_sheet([*shown], [f"before: {text}" for text in texts] + [f"after: {text}" for text in texts]).save(
-        out / "sheet.png"
-    )
+    contact_sheet(drawn, words).save(out / "sheet.png")
     (out / "figures.json").write_text(json.dumps(figures) + "\n", encoding="utf-8")
     typer.echo(json.dumps(figures | {"of": NUM_DRAWINGS}))
 
