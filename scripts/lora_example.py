@@ -27,7 +27,7 @@ from omni.errors import OmniError  # noqa: E402
 WORD = "zorp"
 SIDE = 256  # at which it is drawn, before it is shrunk
 LOOKS = ("shaded", "flat", "outlined")
-NUM_PICTURES, NUM_OTHERS, NUM_DRAWINGS = 12, 240, 10
+NUM_PICTURES, NUM_OTHERS, NUM_DRAWINGS = 12, 1200, 10
 CENTER = (0.5, 0.5)  # shares of the room that is left
 EXAMINED = ("text_to_image", "caption_image", "edit", "question")
 
