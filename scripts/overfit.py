@@ -113,7 +113,11 @@ def judge_reply(prefix: list[Segment], truth: list[Segment], omni: Omni, setting
     forced = forced_by(truth, omni)
     kept: list[Segment] = []
     request = Request(prefix, 0, forced)
-    for _ in generator.run([request], settings, on_document=lambda _, document: kept.extend(document[len(prefix) :])):
+
+    def keep(_: int, document: list[Segment]) -> None:
+        kept[:] = document[len(prefix) :]  # said again after every block
+
+    for _ in generator.run([request], settings, on_document=keep):
         pass
     made, true = ([s for s in segments if isinstance(s, Medium)] for segments in (kept, truth))
     if forced:
