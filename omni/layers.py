@@ -239,7 +239,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
     if isinstance(mask, DocumentMasks):
         split = [x.transpose(1, 2).flatten(0, 1).split(mask.lengths) for x in (q, k, v)]
         parts = [
-            F.scaled_dot_product_attention(*(x.transpose(0, 1)[None] for x in qkv), attn_mask=seen, enable_gqa=is_grouped)
+            F.scaled_dot_product_attention(
+                *(x.transpose(0, 1)[None] for x in qkv), attn_mask=seen, enable_gqa=is_grouped
+            )
             for seen, *qkv in zip(mask.masks, *split, strict=True)
         ]
         return torch.cat([part[0].transpose(0, 1) for part in parts]).view(len(q), q.shape[2], -1)

@@ -76,6 +76,15 @@ def test_animate_and_continue_keep_the_size(every: Omni) -> None:
     assert more.frames.shape == (8, 32, 32, 3)
 
 
+def test_a_film_begins_with_the_picture_itself(every: Omni) -> None:
+    picture, codec = Image(noise(32, 64, 3)), every.studio.vision()
+    films = [every.animate(picture, "it jumps", seconds=0.6, seed=seed).frames for seed in (0, 1)]
+    kept = codec.decode(codec.encode(torch.from_numpy(picture.pixels)[None, None]))[0, 0].numpy()
+    for film in films:
+        assert np.abs(film[0].astype(int) - kept).max() <= 1
+    assert not np.array_equal(films[0][1:], films[1][1:])
+
+
 def test_inpainting_leaves_what_is_given(every: Omni) -> None:
     """The latents outside the mask are those of the picture; the seed changes what is inside alone."""
     picture, mask = Image(noise(32, 64, 3)), np.zeros((32, 64), bool)

@@ -53,7 +53,7 @@ def small_talk() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def vary(rng: random.Random, text: str) -> str:
-    """Type a sentence as people do: sometimes in lower case, without its full stop, with a please, a greeting before."""
+    """Type a sentence as people do: in lower case, without its full stop, with a please, a greeting before it."""
     if rng.random() < OPENED:
         opening = rng.choice(phrases("opening"))
         goes_on = opening[-1] in ",:" and not re.match(r"I\b", text)
