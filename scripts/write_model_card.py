@@ -14,8 +14,8 @@ HEAD = """# The shipped model, fifth edition
 
 `omni/weights/nano`: {parameters} parameters in float16, the codecs of pictures, films and sounds and a text tokenizer
 beside them. It chats about its world in English, draws and edits pictures of up to 24 squares of 16x16 pixels,
-describes them, and makes its first films, worlds and sounds. A reply goes by the last message and the two exchanges
-before it (`memory` in `omni.json`): longer talks were not in its training, and confuse it.
+describes them, and makes its first films, worlds, stories and sounds. A reply goes by the last message and the eight
+exchanges before it (`memory` in `omni.json`).
 
 **This is an early edition**, far from trained to the end: see the figures, and `docs/images/samples.png`, in which
 nothing was chosen.
@@ -37,7 +37,7 @@ DATA_SOURCES.md names them and their licences (attribution is due for Twemoji, C
 
 Each cell is the share of right answers. *seen* and *unseen*: combinations that training held, and that it never held.
 *real*: the same judge on the real thing after the codec's round trip, the ceiling. *shuffled*: the same answers against
-other requests, the floor. 200 questions a task of pictures and of modality, 40 of inpainting, 32 a task of films and
+other requests, the floor. 200 questions a task of pictures and of modality, 160 of long talks, 40 of inpainting, 32 a task of films and
 sounds, 24 of continuations and of sounds to films, 8 stories, 4 worlds. `wer` is a share of wrong
 words, so lower is better. No judge was trained on the model's output. Written by `scripts/write_model_card.py`.
 
