@@ -237,12 +237,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
     """Attend with [B, H, L, K] queries to keys and values of as many or fewer heads; return [B, L, H * K]."""
     is_grouped = q.shape[1] != k.shape[1]
     if isinstance(mask, DocumentMasks):
-        split = [x.transpose(1, 2).flatten(0, 1).split(mask.lengths) for x in (q, k, v)]
+        qs, ks, vs = (x.transpose(1, 2).flatten(0, 1).transpose(0, 1)[None].split(mask.lengths, 2) for x in (q, k, v))
         parts = [
-            F.scaled_dot_product_attention(
-                *(x.transpose(0, 1)[None] for x in qkv), attn_mask=seen, enable_gqa=is_grouped
-            )
-            for seen, *qkv in zip(mask.masks, *split, strict=True)
+            F.scaled_dot_product_attention(*qkv, attn_mask=seen, enable_gqa=is_grouped)
+            for seen, qkv in zip(mask.masks, zip(qs, ks, vs, strict=True), strict=True)
         ]
         return torch.cat([part[0].transpose(0, 1) for part in parts]).view(len(q), q.shape[2], -1)
     if mask is None or isinstance(mask, Tensor):

@@ -94,7 +94,7 @@ def build(folder: Annotated[Path, typer.Argument(help="where to")] = REPOSITORY 
     (folder / "known").mkdir(exist_ok=True)
     conversations = []
     for number in range(NUM_OTHERS):
-        task = ("text_to_image", "edit", "edit", "caption_image")[number % 4]
+        task = ("text_to_image", "text_to_image", "edit", "caption_image")[number % 4]
         messages = document(task, 900_000_000 + number, "train").messages
         for place, item in enumerate(item for message in messages for item in message["content"]):
             if item["type"] == "image":

@@ -37,8 +37,8 @@ DATA_SOURCES.md names them and their licences (attribution is due for Twemoji, C
 
 Each cell is the share of right answers. *seen* and *unseen*: combinations that training held, and that it never held.
 *real*: the same judge on the real thing after the codec's round trip, the ceiling. *shuffled*: the same answers against
-other requests, the floor. 200 questions a task of pictures and of modality, 160 of long talks, 40 of inpainting, 32 a task of films and
-sounds, 24 of continuations and of sounds to films, 8 stories, 4 worlds. `wer` is a share of wrong
+other requests, the floor. 200 questions a task of pictures and of modality, 160 of long talks, 40 of inpainting, 32 a
+task of films and sounds, 24 of continuations and of sounds to films, 8 stories, 4 worlds. `wer` is a share of wrong
 words, so lower is better. No judge was trained on the model's output. Written by `scripts/write_model_card.py`.
 
 | measure | seen | unseen | real | shuffled |
@@ -60,8 +60,8 @@ STAGES = (
         "the same with more edits, rows and columns from the middle, max_start 2048, decayed to zero",
     ),
     (328, 5060, "the same, documents chained (chain .2), constant rate"),
-    (264, 5060, "new talk, films and sounds as in configs/train/encode.yaml, a quarter of the documents, constant rate"),
-    (1500, 5060, "the same with more talk, after 370 steps more noise on sounds (base_tokens 1), decayed to zero"),
+    (264, 5060, "new films and sounds as in configs/train/encode.yaml, a quarter of the documents, constant rate"),
+    (1500, 5060, "the same and new talk, after 370 steps more noise on sounds (base_tokens 1), decayed to zero"),
 )
 
 TAIL = """
