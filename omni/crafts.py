@@ -185,7 +185,8 @@ class Crafts:
         for one in images:
             picture = self._tokens_of(self.studio.fit(one.pixels))
             rows, columns = picture.shape[1:3]
-            film, *later = self._film_headers(seconds, (rows * side, columns * side), None)
+            size = (rows * side, columns * side)
+            film, *later = self._film_headers(_positive("seconds", seconds), size, None)
             frames = film.shape[0]
             tokens = torch.cat([picture, picture.new_zeros(frames - 1, *picture.shape[1:])])
             is_given = (torch.arange(frames) == 0)[:, None, None].expand(tokens.shape[:3])

@@ -86,7 +86,7 @@ def build(folder: Annotated[Path, typer.Argument(help="where to")] = REPOSITORY 
     rng = random.Random(WORD)
     (folder / "new").mkdir(parents=True, exist_ok=True)
     lines = []
-    for number, (size, background) in enumerate(settings()[:NUM_PICTURES]):
+    for number, (size, background) in enumerate(settings()[0]):
         PILImage.fromarray(place_zorp(background, *CENTER, size_of(size))).save(folder / "new" / f"{number}.png")
         text = rng.choice(("Draw {}.", "{}")).format(wish(size, background))
         lines.append(json.dumps({"file_name": f"{number}.png", "text": text}))
@@ -106,18 +106,19 @@ def build(folder: Annotated[Path, typer.Argument(help="where to")] = REPOSITORY 
     typer.echo(f"{folder}: {NUM_PICTURES} pictures of the {WORD}, {NUM_OTHERS} documents of the world")
 
 
-def settings() -> list[tuple[str, str]]:
-    """Return sizes and backgrounds, each pair once: the first dozen are shown, the others are asked for."""
+def settings() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return pairs of size and background: those that are shown, and others that are asked for."""
     from training.world.scene import BACKGROUNDS, SIZES
 
     rng = random.Random("settings")
     grounds, sizes = rng.sample(BACKGROUNDS, len(BACKGROUNDS)), list(SIZES)
     # Every background before any comes twice, and the sizes in turn: what always comes together is learnt together.
-    return [
+    pairs = [
         (sizes[(number + turn) % len(sizes)], ground)
         for turn in range(len(sizes))
         for number, ground in enumerate(grounds)
     ]
+    return pairs[:NUM_PICTURES], pairs[NUM_PICTURES : NUM_PICTURES + NUM_DRAWINGS]
 
 
 def size_of(size: str) -> float:
@@ -140,7 +141,7 @@ def prompts() -> dict[str, list[str]]:
     from training.world.scene import PLACES
 
     rng = random.Random("judge")
-    asked = settings()[NUM_PICTURES:][:NUM_DRAWINGS]
+    asked = settings()[1]
     places = [place for place in PLACES if place != "center"]
     return {
         "asked": [wish(size, ground) for size, ground in asked],
@@ -193,7 +194,7 @@ def judge(
 
     try:
         omni, look = Omni.from_pretrained(), ZorpJudge()
-        real = [place_zorp(ground, *CENTER, size_of(size)) for size, ground in settings()[NUM_PICTURES:][:NUM_DRAWINGS]]
+        real = [place_zorp(ground, *CENTER, size_of(size)) for size, ground in settings()[1]]
         figures = {"real": sum(look.is_zorp(pixels, seed=str(n)) for n, pixels in enumerate(real))}
         drawn, words = [], []
         for name in ("before", "after"):

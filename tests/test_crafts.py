@@ -83,6 +83,8 @@ def test_a_film_begins_with_the_picture_itself(every: Omni) -> None:
     for film in films:
         assert np.abs(film[0].astype(int) - kept).max() <= 1
     assert not np.array_equal(films[0][1:], films[1][1:])
+    with pytest.raises(ConfigError, match="seconds is None"):
+        every.animate(picture, "it jumps", seconds=None)
 
 
 def test_inpainting_leaves_what_is_given(every: Omni) -> None:
