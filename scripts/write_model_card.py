@@ -10,7 +10,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 SPLITS = ("seen", "unseen", "real", "shuffled")
 
-HEAD = """# The shipped model, fifth edition
+HEAD = """# The shipped model, sixth edition
 
 `omni/weights/nano`: {parameters} parameters in float16, the codecs of pictures, films and sounds and a text tokenizer
 beside them. It chats about its world in English, draws and edits pictures of up to 24 squares of 16x16 pixels,
@@ -22,9 +22,9 @@ nothing was chosen.
 
 ## How it was made
 
-`configs/train/nano.yaml` on two CPU cores without bfloat16 units, beside other work, in stages, each from the averaged
+`configs/train/nano.yaml` on two CPU cores without bfloat16 units, most of the time beside other work, in stages, each from the averaged
 weights of the one before (`start=`); {tokens:.1f} million tokens in all, noisy copies counted. 98 % of all places held
-a token. The last stage took 75 minutes of these cores, half of them beside other work.
+a token. The last stage took 48 minutes of these cores.
 
 | steps | tokens a step | documents |
 |---|---|---|
@@ -62,6 +62,9 @@ STAGES = (
     (328, 5060, "the same, documents chained (chain .2), constant rate"),
     (264, 5060, "new films and sounds as in configs/train/encode.yaml, a quarter of the documents, constant rate"),
     (1500, 5060, "the same and new talk, after 370 steps more noise on sounds (base_tokens 1), decayed to zero"),
+    (250, 5060, "pictures alone, no more jitter in their places, decayed to zero"),
+    (187, 5060, "pictures alone, things of 24, 32, 40 and 48 pixels, four copies, constant rate"),
+    (1350, 5060, "every task, things of 24, 32 and 48 pixels, three copies, more pictures, decayed to zero"),
 )
 
 TAIL = """

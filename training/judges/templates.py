@@ -26,10 +26,9 @@ from torch.nn import functional as F
 from training.world.pack import STYLES, concepts, sprite_at
 from training.world.scene import (
     BACKGROUNDS,
-    CENTER_EXTENT,
-    CORNER_EXTENT,
     PLACES,
     RELATED_EXTENT,
+    SEVERAL_EXTENT,
     SIZES,
     Scene,
     render,
@@ -53,7 +52,7 @@ MIN_GAIN_SHARE = 0.05
 MAX_THINGS = 6
 # Each thing of an explanation costs this share of what there is to explain: one thing before several pieces.
 PRICE_SHARE = 0.03
-EXTENTS = tuple(sorted({*SIZES.values(), RELATED_EXTENT, CORNER_EXTENT, CENTER_EXTENT}))
+EXTENTS = tuple(sorted({*SIZES.values(), RELATED_EXTENT, SEVERAL_EXTENT}))
 
 
 @dataclass(frozen=True)

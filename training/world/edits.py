@@ -143,7 +143,7 @@ def _count(rng: random.Random, scene: Scene) -> Edit:
     wanted = rng.choice([count for count in COUNTS if count != len(scene.things)])
     fewer, more = sorted((len(scene.things), wanted))
     full = place_things(rng, names=(concept.name,), style=scene.style, background=scene.background, count=more)
-    few = replace(full, things=tuple(rng.sample(full.things, fewer)))
+    few = replace(full, things=tuple(full.things[number] for number in sorted(rng.sample(range(more), fewer))))
     source, result = (few, full) if wanted == more else (full, few)
     frame = rng.choice(phrases("count"))
     change = wanted - len(scene.things)

@@ -184,7 +184,8 @@ def _box_around(
     room = rng.choice((0, 0, CELL)) if side <= min(size) // 2 else 0
     first = [max(0, (edge - room) // CELL * CELL) for edge in edges[:2]]
     last = [min(limit, -(-(edge + room) // CELL) * CELL) for edge, limit in zip(edges[2:], size, strict=True)]
-    return first[0], first[1], last[0] - first[0], last[1] - first[1]
+    height, width = last[0] - first[0], last[1] - first[1]
+    return _box_around(rng, box, size, half=True) if (height, width) == size else (first[0], first[1], height, width)
 
 
 def _inpaint(rng: random.Random, split: Split) -> Talk:

@@ -207,7 +207,8 @@ def parse(text: str) -> Slots:
     slots: Slots = dict(zip(("thing", "other"), things, strict=False))
     relation, text = _relation(text)
     patterns = {color: color for color in PLAIN_BACKGROUNDS} | {name: name for name in DRAWN_BACKGROUNDS}
-    sizes = {size: "|".join(words) for size, words in SIZE_WORDS.items()}
+    # "A little icon" says how large the picture is.
+    sizes = {size: rf"(?:{'|'.join(words)})(?! icon)" for size, words in SIZE_WORDS.items()}
     numbers = {str(value): f"{word}|{value}" for word, value in NUMBERS.items()}
     place = _place(text)
     found = {

@@ -17,8 +17,8 @@ from training.world.pack import STYLES, concepts, sprite_at
 
 __all__ = [
     "BACKGROUNDS", "COUNTS", "DRAWN_BACKGROUNDS", "LAYOUTS", "PICTURE_SIZES", "PLACES", "PLAIN_BACKGROUNDS",
-    "RELATIONS", "SIZES", "Layout", "Scene", "Thing", "boxes", "count_spots", "ground_of", "jittered",
-    "place_things", "render", "sample_scene",
+    "RELATIONS", "SIZES", "Layout", "Scene", "Thing", "boxes", "count_spots", "ground_of", "place_things",
+    "render", "sample_scene",
 ]  # fmt: skip
 
 PLAIN_BACKGROUNDS = {
@@ -31,14 +31,14 @@ PLACES = {  # name -> (row, column) as shares of the room left
     "center": (0.5, 0.5), "left": (0.5, 0.0), "right": (0.5, 1.0), "top": (0.0, 0.5), "bottom": (1.0, 0.5),
     "top left": (0.0, 0.0), "top right": (0.0, 1.0), "bottom left": (1.0, 0.0), "bottom right": (1.0, 1.0),
 }  # fmt: skip
-SIZES = {"small": 0.44, "medium": 0.56, "big": 0.69}
+# Of 64 pixels 24, 32 and 48, so whole cells of the codec: a thing has the same latents in many places.
+SIZES = {"small": 0.375, "medium": 0.5, "big": 0.75}
 RELATIONS = ("left of", "right of", "above", "below")
 COUNTS = (2, 3, 4, 5)
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 PICTURE_SIZES = ((64, 64), (64, 96), (96, 64), (48, 48))
-JITTER = 0.08  # of the room left
-RELATED_EXTENT = 0.44
-CORNER_EXTENT, CENTER_EXTENT = 0.40, 0.335  # of several same things: without and with one in the center
+RELATED_EXTENT = 0.5
+SEVERAL_EXTENT = 0.375
 
 Layout = Literal["single", "count", "relation"]
 LAYOUTS: tuple[Layout, ...] = ("single", "count", "relation")
@@ -123,22 +123,15 @@ class Scene:
         return split_of_all(self.keys)
 
 
-def jittered(rng: random.Random, share: float) -> float:
-    """Move a place a little: either way from the middle, away from the edges."""
-    shift = rng.uniform(-JITTER, JITTER)
-    return share + shift if share == 0.5 else min(1.0, max(0.0, share + (shift if share == 1.0 else -shift)))
-
-
-def _at(rng: random.Random, name: str, style: str, extent: float, place: str) -> Thing:
-    row, column = PLACES[place]
-    return Thing(name, style, extent, jittered(rng, row), jittered(rng, column))
+def _at(name: str, style: str, extent: float, place: str) -> Thing:
+    return Thing(name, style, extent, *PLACES[place])
 
 
 def place_things(
     rng: random.Random, *, names: tuple[str, ...], style: str, background: str, count: int = 1,
     place: str = "center", size: str = "medium", relation: str = "", spots: tuple[str, ...] = (),
 ) -> Scene:  # fmt: skip
-    """Compose the scene that the slots ask for, with a little jitter in the places.
+    """Compose the scene that the slots ask for.
 
     Args:
         names: one concept, or the two of a relation.
@@ -149,15 +142,14 @@ def place_things(
         if relation in ("right of", "below"):
             first, second = second, first
         things = [
-            _at(rng, names[0], style, RELATED_EXTENT, first),
-            _at(rng, names[1], style, RELATED_EXTENT, second),
+            _at(names[0], style, RELATED_EXTENT, first),
+            _at(names[1], style, RELATED_EXTENT, second),
         ]
         return Scene(tuple(things), background, relation=relation)
     if count > 1:
         spots = spots or count_spots(rng, count)
-        extent = CENTER_EXTENT if "center" in spots else CORNER_EXTENT
-        return Scene(tuple(_at(rng, names[0], style, extent, spot) for spot in spots), background)
-    return Scene((_at(rng, names[0], style, SIZES[size], place),), background, place=place, size=size)
+        return Scene(tuple(_at(names[0], style, SEVERAL_EXTENT, spot) for spot in spots), background)
+    return Scene((_at(names[0], style, SIZES[size], place),), background, place=place, size=size)
 
 
 def count_spots(rng: random.Random, count: int) -> tuple[str, ...]:

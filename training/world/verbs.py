@@ -32,7 +32,6 @@ from training.world.scene import (
     PLAIN_BACKGROUNDS,
     SIZES,
     Scene,
-    jittered,
     place_things,
     render,
     sample_scene,
@@ -93,19 +92,19 @@ def _slide(stage: Stage, row: float, column: float) -> Motion:
 
 
 def _slides_left(stage: Stage) -> Motion:
-    return _slide(stage, stage.first.row, jittered(stage.rng, 0.0))
+    return _slide(stage, stage.first.row, 0.0)
 
 
 def _slides_right(stage: Stage) -> Motion:
-    return _slide(stage, stage.first.row, jittered(stage.rng, 1.0))
+    return _slide(stage, stage.first.row, 1.0)
 
 
 def _slides_up(stage: Stage) -> Motion:
-    return _slide(stage, jittered(stage.rng, 0.0), stage.first.column)
+    return _slide(stage, 0.0, stage.first.column)
 
 
 def _slides_down(stage: Stage) -> Motion:
-    return _slide(stage, jittered(stage.rng, 1.0), stage.first.column)
+    return _slide(stage, 1.0, stage.first.column)
 
 
 def _arc(floor: float, height: float, duration: int) -> list[float]:
@@ -158,7 +157,7 @@ def _rounded(degrees: float) -> float:
 def _rolls(stage: Stage) -> Motion:
     start, thing = stage.first, stage.scene.things[0]
     side = 1.0 if start.column < 0.25 else 0.0 if start.column > 0.75 else stage.rng.choice((0.0, 1.0))
-    (poses,), _ = _slide(stage, start.row, jittered(stage.rng, side))
+    (poses,), _ = _slide(stage, start.row, side)
     top, left, bottom, right = visible_bounds(thing.concept, thing.style)
     size = box_of(start, stage.height, stage.width)[2]
     diameter = max(bottom - top, right - left) * size
