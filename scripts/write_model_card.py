@@ -38,7 +38,7 @@ DATA_SOURCES.md names them and their licences (attribution is due for Twemoji, C
 Each cell is the share of right answers. *seen* and *unseen*: combinations that training held, and that it never held.
 *real*: the same judge on the real thing after the codec's round trip, the ceiling. *shuffled*: the same answers against
 other requests, the floor. 200 questions a task of pictures and of modality, 160 of long talks, 40 of inpainting, 32 a
-task of films and sounds, 24 of continuations and of sounds to films, 8 stories, 4 worlds. `wer` is a share of wrong
+task of films and sounds, 24 of continuations and of sounds to films, 32 stories, 4 worlds. `wer` is a share of wrong
 words, so lower is better. No judge was trained on the model's output. Written by `scripts/write_model_card.py`.
 
 | measure | seen | unseen | real | shuffled |
