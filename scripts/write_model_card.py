@@ -22,9 +22,9 @@ nothing was chosen.
 
 ## How it was made
 
-`configs/train/nano.yaml` on two CPU cores without bfloat16 units, most of the time beside other work, in stages, each from the averaged
-weights of the one before (`start=`); {tokens:.1f} million tokens in all, noisy copies counted. 98 % of all places held
-a token. The last stage took 48 minutes of these cores.
+`configs/train/nano.yaml` on two CPU cores without bfloat16 units, most of the time beside other work, in stages, each
+from the averaged weights of the one before (`start=`); {tokens:.1f} million tokens in all, noisy copies counted. 98 %
+of all places held a token. The last stage took 48 minutes of these cores.
 
 | steps | tokens a step | documents |
 |---|---|---|
