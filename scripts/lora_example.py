@@ -28,7 +28,6 @@ WORD = "zorp"
 SIDE = 256  # at which it is drawn, before it is shrunk
 LOOKS = ("shaded", "flat", "outlined")
 NUM_PICTURES, NUM_OTHERS, NUM_DRAWINGS = 12, 1200, 10
-CENTER = (0.5, 0.5)  # shares of the room that is left
 EXAMINED = ("text_to_image", "caption_image", "edit", "question")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -86,9 +85,9 @@ def build(folder: Annotated[Path, typer.Argument(help="where to")] = REPOSITORY 
     rng = random.Random(WORD)
     (folder / "new").mkdir(parents=True, exist_ok=True)
     lines = []
-    for number, (size, background) in enumerate(settings()[0]):
-        PILImage.fromarray(place_zorp(background, *CENTER, size_of(size))).save(folder / "new" / f"{number}.png")
-        text = rng.choice(("Draw {}.", "{}")).format(wish(size, background))
+    for number, pair in enumerate(settings()[0]):
+        PILImage.fromarray(zorp_at(*pair)).save(folder / "new" / f"{number}.png")
+        text = rng.choice(("Draw {}.", "{}")).format(wish(*pair))
         lines.append(json.dumps({"file_name": f"{number}.png", "text": text}))
     (folder / "new" / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "known").mkdir(exist_ok=True)
@@ -107,45 +106,37 @@ def build(folder: Annotated[Path, typer.Argument(help="where to")] = REPOSITORY 
 
 
 def settings() -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return pairs of size and background: those that are shown, and others that are asked for."""
-    from training.world.scene import BACKGROUNDS, SIZES
+    """Return pairs of place and background: those that are shown, and others that are asked for."""
+    from training.world.scene import BACKGROUNDS, PLACES
 
     rng = random.Random("settings")
-    grounds, sizes = rng.sample(BACKGROUNDS, len(BACKGROUNDS)), list(SIZES)
-    # Every background before any comes twice, and the sizes in turn: what always comes together is learnt together.
-    pairs = [
-        (sizes[(number + turn) % len(sizes)], ground)
-        for turn in range(len(sizes))
-        for number, ground in enumerate(grounds)
-    ]
+    grounds, places = rng.sample(BACKGROUNDS, len(BACKGROUNDS)), rng.sample(tuple(PLACES), len(PLACES))
+    # Every background before any comes twice, and the places in turn: what always comes together is learnt together.
+    pairs = [(places[number % len(places)], grounds[number % len(grounds)]) for number in range(len(places) * 4)]
     return pairs[:NUM_PICTURES], pairs[NUM_PICTURES : NUM_PICTURES + NUM_DRAWINGS]
 
 
-def size_of(size: str) -> float:
-    """Return the side of a thing as a share of the picture's."""
-    from training.world.scene import SIZES
+def zorp_at(place: str, background: str) -> np.ndarray:
+    """Put it at one of the world's places, in the usual size; see place_zorp."""
+    from training.world.scene import PLACES, SIZES
 
-    return float(SIZES[size])
+    return place_zorp(background, *PLACES[place], SIZES["medium"])
 
 
-def wish(size: str, background: str, place: str = "") -> str:
+def wish(place: str, background: str, size: str = "medium") -> str:
     """Say what is to be drawn."""
     from training.world.language import background_phrase, place_phrase
 
     words = f"a {WORD}" if size == "medium" else f"a {size} {WORD}"
-    return " ".join(part for part in (words, place and place_phrase(place), background_phrase(background)) if part)
+    return " ".join((words, place_phrase(place), background_phrase(background)))
 
 
 def prompts() -> dict[str, list[str]]:
-    """Return what is asked for when judging: sizes on other backgrounds, and places, at none of which it was shown."""
-    from training.world.scene import PLACES
-
-    rng = random.Random("judge")
+    """Return what is asked for when judging: places on other backgrounds, and sizes, in which it was never shown."""
     asked = settings()[1]
-    places = [place for place in PLACES if place != "center"]
     return {
-        "asked": [wish(size, ground) for size, ground in asked],
-        "at_places": [wish("medium", ground, rng.choice(places)) for _, ground in asked],
+        "asked": [wish(place, ground) for place, ground in asked],
+        "other_sizes": [wish("center", ground, ("small", "big")[n % 2]) for n, (_, ground) in enumerate(asked)],
     }
 
 
@@ -194,7 +185,7 @@ def judge(
 
     try:
         omni, look = Omni.from_pretrained(), ZorpJudge()
-        real = [place_zorp(ground, *CENTER, size_of(size)) for size, ground in settings()[1]]
+        real = [zorp_at(*pair) for pair in settings()[1]]
         figures = {"real": sum(look.is_zorp(pixels, seed=str(n)) for n, pixels in enumerate(real))}
         drawn, words = [], []
         for name in ("before", "after"):

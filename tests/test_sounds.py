@@ -23,7 +23,7 @@ from training.world.sound_films import (
 )
 from training.world.sound_impacts import impact
 from training.world.sound_language import describe_music, describe_noise, hear, heard_caption, heard_slots
-from training.world.sound_pack import MAX_SECONDS, SAMPLE_RATE, members, mix, to_grid
+from training.world.sound_pack import GRID_S, MAX_SECONDS, SAMPLE_RATE, members, mix, to_grid
 from training.world.sound_questions import ask_heard, read_heard_answer
 from training.world.sounds import SOUND_TASKS, SOUNDING_VERBS
 from training.world.speech import VOICES, Saying, lines_of, number_of, sample_saying, speak
@@ -149,6 +149,13 @@ def test_notes_begin_where_the_truth_says(instrument):
         assert all(min(abs(onset - other) for other in found) < 0.02 for onset in music.onsets)
 
 
+def test_what_sounds_begins_with_a_latent():
+    rng = random.Random(0)
+    for _ in range(100):
+        for onset in (*sample_music(rng).onsets, *make_noise(rng, sample_noise(rng))[1]):
+            assert abs(onset / GRID_S - round(onset / GRID_S)) < 1e-6
+
+
 def test_note_names_are_read_back():
     for instrument, lowest in INSTRUMENTS.items():
         for midi in range(lowest, lowest + 25):
@@ -258,4 +265,4 @@ def test_mix_cuts_what_does_not_fit_and_never_clips():
 
 
 def test_to_grid_is_a_whole_number_of_latents():
-    assert to_grid(0.04) == 640 and to_grid(0.041) == 1280
+    assert to_grid(0.08) == 1280 and to_grid(0.081) == 2560

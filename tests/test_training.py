@@ -296,6 +296,9 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path):
     for step in range(1, 6):
         save_checkpoint(tmp_path, {"step": step}, step=step, keep=2)
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-00000004", "step-00000005"]
+    # A run that was begun anew replaces the later checkpoints of the one before.
+    save_checkpoint(tmp_path, {"step": 1}, step=1, keep=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
 @pytest.mark.parametrize("name", sorted(p.name for p in (REPOSITORY / "configs" / "train").glob("nano*.yaml")))

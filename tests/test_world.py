@@ -8,7 +8,7 @@ import pytest
 
 from training.world.edits import OPERATIONS, edit_scene, sample_edit
 from training.world.held_out import split_of, split_of_all
-from training.world.language import caption, describe, parse
+from training.world.language import canonical, caption, describe, parse
 from training.world.pack import JUDGE_STYLE, STYLES, concepts, load_pack
 from training.world.phrases import phrases
 from training.world.pictures import PICTURE_TASKS
@@ -112,6 +112,13 @@ def test_things_of_one_picture_hardly_overlap():
 def test_parse_reads_captions_back():
     for scene in scenes(1000, None):
         assert parse(caption(scene)) == scene.slots
+
+
+def test_a_relation_is_one_fact_from_either_side():
+    told = [parse("A flat fox to the left of a dog on red."), parse("A flat dog to the right of a fox on red.")]
+    assert canonical(told[0]) == canonical(told[1]) == told[0] != told[1]
+    assert canonical(parse("A flat fox above a dog.")) != canonical(parse("A flat fox below a dog."))
+    assert canonical({"relation": "below"}) == {"relation": "below"}
 
 
 @pytest.mark.parametrize("ground_first", [False, True])
@@ -227,6 +234,13 @@ def test_documents_are_well_formed_conversations(task):
             assert np.array_equal(picture, render(scene, *size[:2]))
         texts = [part["text"] for part in parts if part["type"] == "text"]
         assert all(text.strip() == text != "" and "{" not in text for text in texts)
+
+
+def test_practice_leaves_out_what_every_second_picture_shows():
+    for seed in range(60):
+        example = document("practice", seed)
+        extents = {thing.extent for scene in example.truth["scenes"] for thing in scene.things}
+        assert extents and (example.truth["shape"] == "icon" or SIZES["medium"] not in extents)
 
 
 def drawn(example):

@@ -39,7 +39,7 @@ def _flush(path: Path) -> None:
 def save_checkpoint(
     folder: Path, state: dict[str, Any], *, step: int, keep: int, write: Callable[[Path], None] | None = None
 ) -> Path:
-    """Write a checkpoint and remove all but the newest `keep`.
+    """Write a checkpoint and remove all but it and the `keep` - 1 before it.
 
     Args:
         folder: of the run.
@@ -75,7 +75,9 @@ def save_checkpoint(
             f"checkpoint {final} could not be written ({reason}); free some space and run the same command again, "
             "it goes on from the checkpoint before"
         ) from error
-    for old in [*sorted(folder.glob("step-*"))[:-keep], *folder.glob(".step-*")]:
+    # Later steps are of a run that was begun anew.
+    kept = sorted(path for path in folder.glob("step-*") if path <= final)[-keep:]
+    for old in {*folder.glob("step-*"), *folder.glob(".step-*")}.difference(kept):
         shutil.rmtree(old, ignore_errors=True)
     return final
 

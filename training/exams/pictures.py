@@ -108,8 +108,11 @@ def judge_drawings(room: Room, examples: Sequence[Example], drawn: Sequence[Pixe
                 yield Score(name, split, keys, is_right)
             yield Score(name, "real", keys, is_real)
             yield Score(name, "shuffled", keys, rule(views[numbers[other]], asked, seed))
-            if split and measure == "thing" and is_real:
-                yield Score(f"{name}_of_real", split, keys, is_right)
+            if split and measure == "thing":
+                scene = examples[number].truth["scenes"][0]
+                yield Score(f"{name}_{scene.size or scene.layout}", split, keys, is_right)
+                if is_real:
+                    yield Score(f"{name}_of_real", split, keys, is_right)
 
 
 def text_to_image(room: Room, count: int) -> tuple[list[Score], list[tuple[Pixels, str]]]:

@@ -18,7 +18,7 @@ from training.exams.room import (
 )
 from training.scores import Score
 from training.world.conversation import Example
-from training.world.language import caption, parse
+from training.world.language import canonical, caption, parse
 from training.world.questions import Question, read_answer
 
 PHRASINGS = Path(__file__).parents[1] / "phrasings.json"
@@ -55,10 +55,10 @@ def caption_image(room: Room, count: int) -> tuple[list[Score], Shown]:
     scores = []
     for number, example in enumerate(examples):
         scene = example.truth["scenes"][0]
-        truth, split = scene.slots, split_name(scene.keys)
+        truth, split = canonical(scene.slots), split_name(scene.keys)
         kinds = ((split, texts[number]), ("real", caption(scene)), ("shuffled", texts[others[number]]))
         for kind, text in ((kind, text) for kind, text in kinds if kind):
-            slots = parse(text)
+            slots = canonical(parse(text))
             scores.append(Score("caption_image/slots", kind, scene.keys, slots == truth))
             for slot, value in truth.items():
                 scores.append(Score(f"caption_image/{slot}", kind, scene.keys, slots.get(slot) == value))
@@ -82,11 +82,12 @@ def long_talk(room: Room, count: int) -> tuple[list[Score], Shown]:
     scores = []
     for text, (number, place) in zip(collect(said), asked, strict=True):
         scene, other = (examples[n].truth["scenes"][0] for n in (number, others[number]))
+        truth, slots = canonical(scene.slots), canonical(parse(text))
         measure = f"long_talk/behind_{TALK_LENGTHS[place]}"
         if split := split_name(scene.keys):
-            scores.append(Score(measure, split, scene.keys, parse(text) == scene.slots))
-        scores.append(Score(measure, "real", scene.keys, parse(caption(scene)) == scene.slots))
-        scores.append(Score(measure, "shuffled", scene.keys, parse(text) == other.slots))
+            scores.append(Score(measure, split, scene.keys, slots == truth))
+        scores.append(Score(measure, "real", scene.keys, canonical(parse(caption(scene))) == truth))
+        scores.append(Score(measure, "shuffled", scene.keys, slots == canonical(other.slots)))
     return scores, []
 
 

@@ -14,7 +14,8 @@ from training.world.pack import Concept, concepts
 from training.world.scene import DRAWN_BACKGROUNDS, PLAIN_BACKGROUNDS, Scene
 
 __all__ = [
-    "Slots", "background_phrase", "caption", "describe", "find", "name_things", "parse", "place_phrase", "with_article",
+    "Slots", "background_phrase", "canonical", "caption", "describe", "find", "name_things", "parse", "place_phrase",
+    "with_article",
 ]  # fmt: skip
 
 Slots = dict[str, str | int]
@@ -222,3 +223,11 @@ def parse(text: str) -> Slots:
     if count := find(re.sub(r"3-?d|three[- ]dimensional", "", text), numbers):
         slots["count"] = int(count)
     return slots
+
+
+def canonical(slots: Slots) -> Slots:
+    """Tell a relation from the left or from above: a picture's slots are the same however it is told."""
+    relation, other = slots.get("relation"), slots.get("other")
+    if relation not in ("right of", "below") or other is None:
+        return slots
+    return slots | {"thing": other, "other": slots["thing"], "relation": INVERSE[str(relation)]}

@@ -32,7 +32,7 @@ INSTRUMENTS = {
 }  # fmt: skip
 NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 MAJOR = (0, 2, 4, 5, 7, 9, 11, 12)
-TEMPOS = {"slow": 0.52, "": 0.36, "fast": 0.24}  # seconds from one note to the next
+TEMPOS = {"slow": 0.56, "": 0.4, "fast": 0.24}  # seconds from one note to the next, whole latents
 LEAD_S, TAIL_S, ALONE_S = 0.08, 0.2, 1.0
 # The beginnings of tunes that everybody knows, as degrees of a major scale.
 NAMED_TUNES = {

@@ -14,7 +14,7 @@ from training.world.language import caption, describe, with_article
 from training.world.pack import STYLES, concepts
 from training.world.phrases import exchanges, phrases, vary
 from training.world.questions import ask
-from training.world.scene import PLAIN_BACKGROUNDS, Layout, Scene, place_things, sample_scene
+from training.world.scene import PLAIN_BACKGROUNDS, SIZES, Layout, Scene, place_things, sample_scene
 from training.world.talk import talk
 
 __all__ = ["PICTURE_TASKS", "caption_turn", "draw_turn", "edited", "sample_picture", "thank"]
@@ -286,6 +286,17 @@ def _dialogue(rng: random.Random, split: Split) -> Talk:
     return talk_
 
 
+def _practice(rng: random.Random, split: Split) -> Talk:
+    """Draw, caption or ask about small, big or several things, or icons: half of all pictures hold medium ones."""
+    while True:
+        kind = rng.choices((_text_to_image, _caption_image, _question), (72, 20, 8))[0]
+        talk_ = kind(rng, split)
+        scenes = [part for _, parts in talk_.turns for part in parts if isinstance(part, Scene)]
+        extents = {thing.extent for scene in scenes for thing in scene.things}
+        if talk_.shape == "icon" or SIZES["medium"] not in extents:
+            return talk_
+
+
 PICTURE_TASKS: dict[str, Callable[[random.Random, Split], Talk]] = {
     "text_to_image": _text_to_image,
     "caption_image": _caption_image,
@@ -293,4 +304,5 @@ PICTURE_TASKS: dict[str, Callable[[random.Random, Split], Talk]] = {
     "edit": _edit,
     "chat": _chat,
     "dialogue": _dialogue,
+    "practice": _practice,
 }

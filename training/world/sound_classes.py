@@ -28,7 +28,7 @@ SOUNDS = tuple(CALLED)
 # Those that can sound several times in one recording.
 SHORT = ("drum", "snare drum", "cowbell", "clap", "wood block", "crow", "beep", "bell", "whistle", "cymbal", "triangle",
          "burp")  # fmt: skip
-EVERY_S, SHORT_S = 0.6, 0.56  # of several same sounds: from one to the next, and how long each lasts
+EVERY_S, SHORT_S = 0.64, 0.56  # of several same sounds: from one to the next, and how long each lasts
 LEAD_S, TAIL_S, LONGEST_S, GAP_S = 0.08, 0.08, 1.6, 0.2
 
 
@@ -79,12 +79,13 @@ def make_noise(rng: random.Random, noise: Noise) -> tuple[Samples, tuple[float, 
         seconds = to_grid(onsets[-1] + max(SHORT_S, len(once) / SAMPLE_RATE) + TAIL_S) / SAMPLE_RATE
         return louder(rng, mix([(onset, once) for onset in onsets], seconds)), onsets
     names = (noise.name, noise.then) if noise.then else (noise.name,)
-    parts, second = [], LEAD_S
+    parts, second, end = [], LEAD_S, 0.0
     for name in names:
         samples = _take(rng, name, LONGEST_S if noise.then else 2.0)
         parts.append((second, samples))
-        second = round(second + len(samples) / SAMPLE_RATE + GAP_S, 3)
-    seconds = to_grid(second - GAP_S + TAIL_S) / SAMPLE_RATE
+        end = second + len(samples) / SAMPLE_RATE
+        second = to_grid(end + GAP_S) / SAMPLE_RATE
+    seconds = to_grid(end + TAIL_S) / SAMPLE_RATE
     return louder(rng, mix(parts, seconds)), tuple(onset for onset, _ in parts)
 
 

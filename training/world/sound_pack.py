@@ -21,7 +21,7 @@ __all__ = [
 Samples = NDArray[np.float32]
 SAMPLE_RATE = 16000
 MAX_SECONDS = 4.0
-GRID_S = 0.04  # every recording lasts a whole number of these, so that it is a whole number of latents
+GRID_S = 0.08  # a latent: recordings last a whole number of these, and what sounds in them begins with one
 FADE_S = 0.02
 
 

@@ -30,6 +30,7 @@ from training.world.scene import (
     DRAWN_BACKGROUNDS,
     PLACES,
     PLAIN_BACKGROUNDS,
+    SEVERAL_EXTENT,
     SIZES,
     Scene,
     place_things,
@@ -43,7 +44,7 @@ FILM_LENGTHS = (5, 9, 13, 17)
 LENGTH_WEIGHTS = (6, 12, 12, 70)
 FILM_SIZES = ((64, 64), (64, 96), (96, 64), (48, 48))
 SIZE_WEIGHTS = (72, 10, 10, 8)
-COLLIDING_EXTENT = 0.335
+USUAL_SIZE = 0.8  # of films whose thing is medium, as of pictures whose request names no size
 FULL_STRENGTH = 4.0  # shorter sides a second
 ROW_OF = {name: place[0] for name, place in PLACES.items()}
 COLUMN_OF = {name: place[1] for name, place in PLACES.items()}
@@ -332,11 +333,11 @@ def stage_scene(
         pair = place_things(rng, names=names, style=style, background=background, relation=relation)
         first = pair.things[0]
         level = {"row": first.row} if relation == "left of" else {"column": first.column}
-        return replace(pair, things=tuple(replace(t, extent=COLLIDING_EXTENT, **level) for t in pair.things))
+        return replace(pair, things=tuple(replace(t, extent=SEVERAL_EXTENT, **level) for t in pair.things))
     known = VERBS[verb]
     return place_things(
         rng, names=names[:1], style=style, background=background, place=place or rng.choice(known.places),
-        size=rng.choice(known.sizes),
+        size="medium" if rng.random() < USUAL_SIZE else rng.choice(known.sizes),
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ JUMP = (0.6, 1.0, 0.6, 0.0)  # of the height of a jump, frame by frame
 JUMP_HEIGHT = 0.2  # of the shorter side
 DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 MAX_ACTIONS = {"square": 7, "icon": 8}  # as many as a training row has room for
-SIZE = "small"
+SIZE = "medium"
 
 
 def step_pixels(height: int, width: int) -> int:
