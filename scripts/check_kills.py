@@ -31,7 +31,7 @@ MODEL = {
     "streams": {"vision": {"channels": 4, "patch_size": 2, "expert": "vision", "base_tokens": 4}},
 }
 CHUNK_BYTES, PAUSE_S = 1 << 16, 0.001
-STEPS_A_LIFE = 8  # at most, between two kills
+STEPS_A_LIFE = 5  # at most, between two kills
 
 
 def write_data(folder: Path, count: int = 30) -> None:
