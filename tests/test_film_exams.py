@@ -137,7 +137,7 @@ def test_judges_find_the_truth_right(scores: list[Score]) -> None:
 @pytest.mark.slow
 def test_judges_find_most_of_the_truth_right_where_they_can_err(scores: list[Score]) -> None:
     for task in ("text_to_video", "image_to_video", "continuation"):
-        assert shares(scores, [f"{task}/verb"], "real", "seen", "unseen") >= 0.8, task  # one of six may be misjudged
+        assert shares(scores, [f"{task}/verb"], "real", "seen", "unseen") >= 0.9, task
     measures = ["text_to_video/thing", "inpaint/thing", "story/character", "story/events", "world/survival"]
     assert shares(scores, measures, "real", "seen", "unseen") >= 0.85
 

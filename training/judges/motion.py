@@ -205,9 +205,17 @@ class Tracker:
         return spots
 
     @torch.inference_mode()
-    def follow_upright(self, concept: str, style: str, size: int) -> list[Spot]:
-        """Find a sprite that keeps its size, is never turned and never faint; much quicker than `follow`."""
+    def follow_upright(self, concept: str, style: str, size: int, *, apart_from: Sequence[Spot] = ()) -> list[Spot]:
+        """Find a sprite that keeps its size, is never turned and never faint; much quicker than `follow`.
+
+        Args:
+            concept, style, size: as in `follow`.
+            apart_from: where something else is, frame by frame; this is at least half its own side away from it.
+        """
         gains, opacities = _matches(self.rest, self.ground[:1], _bank((concept,), style, size, (0.0,)))
+        rows, columns = (torch.arange(count) + size / 2 for count in gains.shape[-2:])
+        for gain, spot in zip(gains, apart_from, strict=False):
+            gain[:, torch.hypot(rows[:, None] - spot.row, columns - spot.column) < size / 2] = 0.0
         spots = []
         for frame, index in enumerate(gains.flatten(1).argmax(dim=1).tolist()):
             row, column = divmod(index, gains.shape[-1])
@@ -217,13 +225,18 @@ class Tracker:
         return spots
 
     def follow_all(self, things: Sequence[tuple[str, str, int]]) -> list[list[Spot]]:
-        """Find things in every frame; several of them are taken to stay upright, or one would pass for another.
+        """Find one or two things in every frame; two are taken to stay upright, or one would pass for the other.
 
         Args:
             things: concept, style and size of each.
         """
-        follow = self.follow if len(things) == 1 else self.follow_upright
-        return [follow(*thing) for thing in things]
+        if len(things) != 2:
+            return [self.follow(*thing) for thing in things]
+        # The one that fits better is found first, and the other elsewhere.
+        first, second = (self.follow_upright(*thing) for thing in things)
+        if sum(spot.explained for spot in first) >= sum(spot.explained for spot in second):
+            return [first, self.follow_upright(*things[1], apart_from=first)]
+        return [self.follow_upright(*things[0], apart_from=second), second]
 
     @torch.inference_mode()
     def is_kept(self, spots: Sequence[Spot], concept: str, style: str, *, seed: str) -> list[bool]:
