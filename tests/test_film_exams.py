@@ -195,6 +195,12 @@ def test_obeyed_tells_right_actions_from_wrong_ones() -> None:
     assert sum(obeyed(spots, wrong, (64, 64))) <= 1
 
 
+def test_what_a_wall_stops_is_not_judged() -> None:
+    corner = Spot(16.0, 16.0, 32, 0.0, 1.0, 0.9)
+    assert obeyed([corner] * 17, ["up", "left", "jump", "stay"], (64, 64)) == [True]
+    assert obeyed([], ["up", "right"], (64, 64)) == [False, False]
+
+
 def test_beats_are_pictures_with_the_words_before_them() -> None:
     picture = np.zeros((16, 16, 3), np.uint8)
     beats = beats_of([Text("A."), Text("B."), Image(picture), Text("C."), Video(picture[None].repeat(5, 0), 8.0)])

@@ -318,6 +318,41 @@ def test_actions_move_by_one_step_until_the_wall(action, way):
     assert all(0 <= top <= 64 - size and 0 <= left <= 64 - size for top, left, size in boxes)
 
 
+def test_a_player_stands_on_whole_tokens_after_every_action():
+    for seed in range(SEEDS):
+        film = document("world", seed).truth["films"][0]
+        for number, (top, left, _) in enumerate(film_boxes(film)[0][::FRAMES_PER_ACTION]):
+            assert top % 16 == left % 16 == 0, (seed, number)
+
+
+def test_what_slides_stands_on_whole_tokens_between_latents_and_rests_at_its_end():
+    slides = tuple(verb for verb in VERBS if verb.startswith("slides"))
+    for film in films(60, None, verbs=slides, num_frames=17, size=(64, 64)):
+        boxes = film_boxes(film)[0]
+        if boxes[0][2] == 32:
+            assert all(top % 16 == left % 16 == 0 for top, left, _ in boxes[::4])
+            assert boxes[8:] == [boxes[8]] * 9
+
+
+def test_everything_falls_alike():
+    for film in films(60, None, verbs=("falls", "bounces"), num_frames=17):
+        tops = [box[0] for box in film_boxes(film)[0]]
+        side = min(film.height, film.width)
+        if film.impacts[0].frame < 8:  # the first blow ends a fall, not a jump from the ground
+            for frame in range(film.impacts[0].frame):
+                fallen = (tops[frame] - tops[0]) / side
+                # Slower by less than a frame in eight, so that it ends on a whole one.
+                assert fallen <= frame**2 / 64 + 1 / side and fallen >= 0.7 * frame**2 / 64 - 1 / side
+
+
+def test_continuations_have_something_left_to_show():
+    for seed in range(SEEDS):
+        example = document("continuation", seed)
+        film, given = example.truth["films"][0], items(example, "video")[0]["frames"]
+        after = render_film(film)[len(given) - 1 :]
+        assert (after != after[0]).any(), seed
+
+
 def test_jumps_come_back_and_staying_changes_nothing():
     scene = place_things(random.Random(0), names=("fox",), style="flat", background="grass", size="small")
     boxes = film_boxes(play_film(scene, ["jump", "stay"], 64, 64))[0]

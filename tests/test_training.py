@@ -196,6 +196,26 @@ def test_documents_begin_anywhere_and_mostly_near_the_beginning(settings, tokeni
     assert 0.4 < (starts <= 100).float().mean() < 0.6
 
 
+def test_media_that_are_read_are_noisy_now_and_then_and_never_what_is_trained(settings, tokenizer):
+    dataset, config = EncodedDataset(settings.data.path), new_model(settings, tokenizer).config
+
+    def make(largest: float, index: int) -> FlatDocument:
+        objective = settings.objective.model_copy(update={"drop_text": 0.0, "drop_both": 0.0, "read_noise": largest})
+        return DocumentMaker(dataset, tokenizer, config, settings.model_copy(update={"objective": objective}))(0, index)
+
+    num_noisy = 0
+    for index in range(len(dataset)):
+        clean, noisy = make(0.0, index), make(0.25, index)
+        assert clean.ids == noisy.ids and clean.sigma_slot == noisy.sigma_slot, "the model is not told"
+        errors = []
+        for (_, before, slots), (_, after, _) in zip(clean.latents, noisy.latents, strict=True):
+            assert not slots.any() or torch.equal(before, after)
+            errors += [] if slots.any() else [float((before - after).std())]
+        assert all(error < 0.5 for error in errors)
+        num_noisy += any(errors)
+    assert 0.15 < num_noisy / len(dataset) < 0.45
+
+
 def split_rows(batch: PackedBatch, rows: int) -> list[PackedBatch]:
     """Cut a batch into batches of one row, noise and all."""
     length, taken, parts = batch.ids.shape[1], 0, []

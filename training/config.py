@@ -74,6 +74,8 @@ class Objective(Section):
         takes a readable copy of the medium, a fifth of the tokens of a drawn picture.
     chain: probability that another document, drawn by chance, goes on with the conversation, and again after that, as
         long as a row holds them; so that longer talks are learnt.
+    read_noise: in three of ten documents media that are read have noise of a sigma up to this, drawn for each. What the
+        model made itself is never quite clean, and long roll-outs drift where training knows the truth alone.
     max_start: documents begin at positions up to this, half of them in its first eighth, so that what stands far down
         a long conversation is nothing new: rows and columns of media do not count from there.
     """
@@ -88,6 +90,7 @@ class Objective(Section):
     drop_both: float = Field(0.05, ge=0, le=1)
     drop_end: float = Field(0.0, ge=0, le=1)
     chain: float = Field(0.0, ge=0, lt=1)
+    read_noise: float = Field(0.0, ge=0, lt=1)
     max_start: int = Field(0, ge=0)
 
     @model_validator(mode="after")

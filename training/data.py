@@ -11,7 +11,7 @@ from torch import Tensor
 from omni.chat import ChatTemplate, FilmClock, Turn, medium_from_latents, to_document
 from omni.config import OmniConfig
 from omni.errors import ConfigError
-from omni.flow import sample_sigma
+from omni.flow import add_noise, sample_sigma
 from omni.sequence import (
     FlatDocument,
     Medium,
@@ -28,6 +28,9 @@ from training.config import TrainConfig
 from training.folders import BadDocument
 
 __all__ = ["DocumentMaker", "PackedLoader", "noisy_batch"]
+
+
+NOISY_READINGS = 0.3  # of the documents, where objective.read_noise is set
 
 
 class Documents(Protocol):
@@ -72,7 +75,10 @@ class DocumentMaker:
                 draw -= share
         if chance.random() < objective.drop_end:
             document = _without_end(document, self.model.num_text_ids)
-        return self._flat(document, start=round(objective.max_start * chance.random() ** 3))
+        flat = self._flat(document, start=round(objective.max_start * chance.random() ** 3))
+        if objective.read_noise and chance.random() < NOISY_READINGS:
+            _add_read_noise(flat, objective.read_noise, chance)
+        return flat
 
     def _flat(self, document: Sequence[Segment], *, start: int = 0) -> FlatDocument:
         return flatten(document, self.model, num_noisy=self.config.batch.num_noisy, start=start)
@@ -121,6 +127,15 @@ class DocumentMaker:
         if modality == "video":
             film[:] = [*film, medium] if continues else [medium]
         return medium
+
+
+def _add_read_noise(flat: FlatDocument, largest: float, chance: random.Random) -> None:
+    """Add noise to the readable copy of every medium, of a sigma of its own, which the model is not told."""
+    generator = torch.Generator().manual_seed(chance.getrandbits(63))
+    for number, (stream, clean, slots) in enumerate(flat.latents):
+        if not slots.any():
+            noise = torch.randn(clean.shape, generator=generator)
+            flat.latents[number] = (stream, add_noise(clean.float(), noise, chance.uniform(0.0, largest)), slots)
 
 
 def _without_end(document: list[Segment], num_text_ids: int) -> list[Segment]:

@@ -19,7 +19,7 @@ Shown = list[tuple[Pixels, str]]
 
 NUM_FRAMES, SIZE, SECONDS = 17, (64, 64), 2
 # A film is begun with so many frames; whatever has motion to go on with.
-BEGUN = 9
+BEGUN = 5
 GOING_ON = (
     "slides left", "slides right", "slides up", "slides down", "rolls", "orbits", "spins", "grows", "shrinks", "shakes",
 )  # fmt: skip

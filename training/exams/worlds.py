@@ -7,7 +7,7 @@ import numpy as np
 
 from training.exams.films import SIZE, Shown, strip
 from training.exams.room import Pixels, Room, next_of_same, split_name
-from training.judges.motion import Spot, Tracker, is_obeyed
+from training.judges.motion import Spot, Tracker, expected_move, is_obeyed
 from training.scores import Score
 from training.world.conversation import SHAPES, Example
 from training.world.language import caption
@@ -47,24 +47,33 @@ def _spots(room: Room, frames: Pixels) -> list[Spot]:
     return Tracker(frames).follow_upright(things[0].concept, things[0].style, things[0].box[2]) if things else []
 
 
+def _is_stopped(action: str, before: Spot, size: tuple[int, int], step: int) -> bool:
+    """Whether a wall stops an action, so that nothing tells obeying it from ignoring it."""
+    way = expected_move("up" if action == "jump" else action, before, *size, step)
+    return action != "stay" and max(map(abs, way)) < step / 2
+
+
 def obeyed(spots: Sequence[Spot], actions: Sequence[str], size: tuple[int, int]) -> list[bool]:
-    """Tell of every action whether the frames after it show it.
+    """Tell of every action that no wall stops whether the frames after it show it.
 
     Args:
         spots: where the character is, frame by frame, the first frame before the first action.
         actions: in order.
         size: height and width of the frames, in pixels.
     """
-    steps = [1 + number * FRAMES_PER_ACTION for number in range(len(actions))]
-    return [
-        is_obeyed(action, spots[first - 1], spots[first : first + FRAMES_PER_ACTION], *size, step_pixels(*size))
-        for action, first in zip(actions, steps, strict=True)
-        if spots
-    ] or [False] * len(actions)
+    step, judged = step_pixels(*size), []
+    for number, action in enumerate(actions):
+        first = 1 + number * FRAMES_PER_ACTION
+        if not spots:
+            judged.append(False)
+        elif not _is_stopped(action, spots[first - 1], size, step):
+            after = spots[first : first + FRAMES_PER_ACTION]
+            judged.append(is_obeyed(action, spots[first - 1], after, *size, step))
+    return judged
 
 
 def world(room: Room, count: int) -> tuple[list[Score], Shown]:
-    """Examine playing; every action is one judgement, and every long world one more."""
+    """Examine playing; every action that no wall stops is one judgement, and every long world one more."""
     examples = [
         example
         for split in ("train", "test")

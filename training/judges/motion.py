@@ -385,7 +385,7 @@ def is_obeyed(action: str, before: Spot, after: Sequence[Spot], height: int, wid
     last = after[-1]
     down, across = last.row - before.row, last.column - before.column
     if action == "jump":
-        room = min(1.6 * step, before.row - before.size / 2)
+        room = min(step, before.row - before.size / 2)
         rise = before.row - min(spot.row for spot in after)
         is_back = abs(down) <= max(2, 0.4 * step) and abs(across) <= max(2, 0.4 * step)
         return bool(rise >= 0.5 * room - 1 and is_back)

@@ -137,9 +137,16 @@ def _first_and_last(rng: random.Random, split: Split) -> Talk:
     return talk
 
 
+def _still_moves(film: Film, cut: int) -> bool:
+    return any(pose != actor.poses[cut - 1] for actor in film.actors for pose in actor.poses[cut:])
+
+
 def _continuation(rng: random.Random, split: Split) -> Talk:
-    film = sample_film(rng, split, kind=_focus(rng, split), num_frames=rng.choice((13, 17, 17, 17)))
-    cut = rng.choice((5, 9) if film.num_frames == 13 else (9, 9, 9, 5, 13))
+    """The film is given up to a frame after which there is still something to be seen."""
+    film, cut = None, 0
+    while film is None or not _still_moves(film, cut):
+        film = sample_film(rng, split, kind=_focus(rng, split), num_frames=rng.choice((13, 17, 17, 17)))
+        cut = rng.choice((5, 5, 5, 9))
     talk = Talk(_shape_of(film))
     text = vary(rng, rng.choice(phrases("continue")))
     given = Shot(film, stop=cut)

@@ -287,13 +287,17 @@ def _dialogue(rng: random.Random, split: Split) -> Talk:
 
 
 def _practice(rng: random.Random, split: Split) -> Talk:
-    """Draw, caption or ask about small, big or several things, or icons: half of all pictures hold medium ones."""
+    """Draw, caption or ask about what all pictures show too rarely.
+
+    Half of them hold a single medium thing; here are small, big or several ones, icons, and two things to be told.
+    """
     while True:
-        kind = rng.choices((_text_to_image, _caption_image, _question), (72, 20, 8))[0]
+        kind = rng.choices((_text_to_image, _caption_image, _question), (60, 30, 10))[0]
         talk_ = kind(rng, split)
         scenes = [part for _, parts in talk_.turns for part in parts if isinstance(part, Scene)]
         extents = {thing.extent for scene in scenes for thing in scene.things}
-        if talk_.shape == "icon" or SIZES["medium"] not in extents:
+        are_told = kind is not _text_to_image and any(scene.relation for scene in scenes)
+        if talk_.shape == "icon" or are_told or SIZES["medium"] not in extents:
             return talk_
 
 

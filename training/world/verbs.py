@@ -1,7 +1,7 @@
 """Motion verbs: what a thing does from where it stands, frame by frame, and when it hits something.
 
-Every verb is a function of a scene and a length. Times of impacts are whole frames, so that a sound can stand
-exactly there.
+Every verb is a function of a scene and a length. There is one speed and one gravity: what moves takes the time that
+its way needs, and then rests. Times of impacts are whole frames, so that a sound can stand exactly there.
 """
 
 import math
@@ -46,6 +46,15 @@ FILM_SIZES = ((64, 64), (64, 96), (96, 64), (48, 48))
 SIZE_WEIGHTS = (72, 10, 10, 8)
 USUAL_SIZE = 0.8  # of films whose thing is medium, as of pictures whose request names no size
 FULL_STRENGTH = 4.0  # shorter sides a second
+# Shorter sides a frame: of 64 pixels a token, 16, while a latent lasts, so that what slides stands on tokens again.
+SPEED = 1 / 16
+FALL = 1 / 64  # shorter sides after the first frame of a fall; so many times t * t after t frames
+LARGER = {"small": "medium", "medium": "big"}
+SMALLER = {"big": "small", "medium": "small"}
+JUMP, SHORTEST_JUMP = 8, 4  # frames in which what bounces is in the air, first and last
+SWELLING = 8  # frames in which a thing grows or shrinks
+TURN = 22.5  # degrees a frame
+BOUNCE = 0.5  # of the speed with which two things meet, after they have met
 ROW_OF = {name: place[0] for name, place in PLACES.items()}
 COLUMN_OF = {name: place[1] for name, place in PLACES.items()}
 
@@ -66,11 +75,19 @@ class Stage:
         thing = self.scene.things[0]
         return Pose(thing.row, thing.column, thing.extent)
 
-    def strength(self, rows: float, pose: Pose) -> float:
-        """The strength of a blow, from a speed in shares of the room left, downwards, a frame."""
-        side = min(self.height, self.width)
-        speed = abs(rows) * (self.height - pose.extent * side) / side * FPS
-        return round(min(1.0, speed / FULL_STRENGTH), 3)
+    @property
+    def rooms(self) -> tuple[float, float]:
+        """The room that the first thing leaves, down and across, in shorter sides."""
+        side, extent = min(self.height, self.width), self.scene.things[0].extent
+        return self.height / side - extent, self.width / side - extent
+
+    def fall(self, frames: int) -> float:
+        """How far something falls in so many frames, in shares of the room."""
+        return FALL * frames**2 / self.rooms[0]
+
+    def strength(self, speed: float) -> float:
+        """The strength of a blow, from a speed in shorter sides a frame."""
+        return round(min(1.0, speed * FPS / FULL_STRENGTH), 3)
 
 
 Blow = tuple[int, float]
@@ -78,18 +95,20 @@ Motion = tuple[list[list[Pose]], list[Blow]]
 
 
 def _slide(stage: Stage, row: float, column: float) -> Motion:
-    start = stage.first
-    poses = []
-    for step in range(stage.steps + 1):
-        share = step / stage.steps
-        poses.append(
+    start, (down, across) = stage.first, stage.rooms
+    way = max(abs(row - start.row) * down, abs(column - start.column) * across)
+    frames = min(stage.steps, max(1, math.ceil(way / SPEED - 1e-6)))
+    shares = [min(1.0, step / frames) for step in range(stage.steps + 1)]
+    return [
+        [
             replace(
                 start,
                 row=start.row + (row - start.row) * share,
                 column=start.column + (column - start.column) * share,
             )
-        )
-    return [poses], []
+            for share in shares
+        ]
+    ], []
 
 
 def _slides_left(stage: Stage) -> Motion:
@@ -108,16 +127,12 @@ def _slides_down(stage: Stage) -> Motion:
     return _slide(stage, 1.0, stage.first.column)
 
 
-def _arc(floor: float, height: float, duration: int) -> list[float]:
-    """Rows of a jump of `duration` frames, from the first one in the air to the landing."""
-    return [floor - 4 * height * t * (duration - t) / duration**2 for t in range(1, duration + 1)]
-
-
-def _drop(stage: Stage, frames: int) -> tuple[list[float], Blow]:
+def _drop(stage: Stage) -> tuple[list[float], Blow]:
     """Rows of a fall to the ground, and the blow at its end."""
-    start = stage.first
-    rows = [start.row + (1.0 - start.row) * (t / frames) ** 2 for t in range(frames + 1)]
-    return rows, (frames, stage.strength(2 * (1.0 - start.row) / frames, start))
+    way = 1.0 - stage.first.row
+    frames = min(stage.steps, math.ceil((way / stage.fall(1)) ** 0.5 - 1e-6))
+    rows = [stage.first.row + way * (t / frames) ** 2 for t in range(frames + 1)]
+    return rows, (frames, stage.strength(2 * way * stage.rooms[0] / frames))
 
 
 def _upright(stage: Stage, rows: list[float], blows: list[Blow]) -> Motion:
@@ -126,28 +141,22 @@ def _upright(stage: Stage, rows: list[float], blows: list[Blow]) -> Motion:
 
 
 def _falls(stage: Stage) -> Motion:
-    frames = {4: (3,), 8: (4, 5)}.get(stage.steps, (4, 5, 6, 7))
-    rows, blow = _drop(stage, min(stage.rng.choice(frames), stage.steps))
+    rows, blow = _drop(stage)
     return _upright(stage, rows, [blow])
 
 
 def _bounces(stage: Stage) -> Motion:
-    rng, start = stage.rng, stage.first
-    blows: list[Blow] = []
-    if place_named(start.row, start.column).startswith("bottom"):
-        floor, rows = start.row, [start.row]
-        duration = min(stage.steps, rng.choice((6, 7, 8)))
-        gravity = 8 * rng.uniform(0.55, 0.85) * floor / duration**2
-    else:
-        fall = rng.choice((2, 3) if stage.steps <= 8 else (3, 4))
-        floor, (rows, blow) = 1.0, _drop(stage, fall)
+    """To the ground, then a jump; every next one is two frames shorter."""
+    rows, blows = [stage.first.row], list[Blow]()
+    if not place_named(stage.first.row, stage.first.column).startswith("bottom"):
+        rows, blow = _drop(stage)
         blows.append(blow)
-        gravity = 2 * (1.0 - start.row) / fall**2
-        duration = min(2 * fall - rng.choice((0, 1)), stage.steps - fall)
-    while duration >= 2:
-        rows += _arc(floor, gravity * duration**2 / 8, duration)
-        blows.append((len(rows) - 1, stage.strength(gravity * duration / 2, start)))
-        duration = min(duration - rng.choice((0, 1, 1)), stage.steps + 1 - len(rows))
+    floor, duration = rows[-1], JUMP
+    while (duration := min(duration, stage.steps + 1 - len(rows)) // 2 * 2) >= SHORTEST_JUMP:
+        half = duration // 2
+        rows += [floor - stage.fall(half) + stage.fall(abs(t - half)) for t in range(1, duration + 1)]
+        blows.append((len(rows) - 1, stage.strength(2 * FALL * half)))
+        duration -= 2
     return _upright(stage, rows, blows)
 
 
@@ -180,22 +189,22 @@ def _orbits(stage: Stage) -> Motion:
 
 
 def _spins(stage: Stage) -> Motion:
-    speed = stage.rng.choice((-1, 1)) * stage.rng.choice((22.5, 30.0, 45.0))
+    speed = stage.rng.choice((-1, 1)) * TURN
     return [[replace(stage.first, angle=speed * step) for step in range(stage.steps + 1)]], []
 
 
-def _scaled(stage: Stage, extent: float) -> Motion:
-    start = stage.first
-    shares = [step / stage.steps for step in range(stage.steps + 1)]
-    return [[replace(start, extent=start.extent * (1 - share) + extent * share) for share in shares]], []
+def _scaled(stage: Stage, size: str) -> Motion:
+    start, frames = stage.first, min(stage.steps, SWELLING)
+    shares = [min(1.0, step / frames) for step in range(stage.steps + 1)]
+    return [[replace(start, extent=start.extent * (1 - share) + SIZES[size] * share) for share in shares]], []
 
 
 def _grows(stage: Stage) -> Motion:
-    return _scaled(stage, min(0.92, stage.first.extent * 1.6))
+    return _scaled(stage, LARGER[stage.scene.size])
 
 
 def _shrinks(stage: Stage) -> Motion:
-    return _scaled(stage, stage.first.extent * 0.45)
+    return _scaled(stage, SMALLER[stage.scene.size])
 
 
 def _shakes(stage: Stage) -> Motion:
@@ -225,9 +234,9 @@ def _gap(stage: Stage, axis: int) -> float:
 def _collides(stage: Stage) -> Motion:
     """Both move towards each other with one speed, touch in one frame, and go back more slowly."""
     axis = 1 if stage.scene.relation in ("left of", "right of") else 0
-    gap, frame = _gap(stage, axis), stage.rng.randint(max(2, stage.steps // 3), max(2, stage.steps // 2))
-    bounce = stage.rng.uniform(0.5, 0.8)
-    way = [min(step / frame, 1 - bounce * (step - frame) / frame) for step in range(stage.steps + 1)]
+    gap = _gap(stage, axis)
+    frame = max(2, min(stage.steps // 2, round(gap / min(stage.height, stage.width) / SPEED)))
+    way = [min(step / frame, 1 - BOUNCE * (step - frame) / frame) for step in range(stage.steps + 1)]
     way = [max(0.0, share) for share in way]
     actors = []
     for sign, thing in zip((1, -1), stage.scene.things, strict=True):
@@ -236,8 +245,7 @@ def _collides(stage: Stage) -> Motion:
         reach = sign * gap / 2 / ((stage.height, stage.width)[axis] - size)
         shifts = [(reach * share, 0.0) if axis == 0 else (0.0, reach * share) for share in way]
         actors.append([replace(start, row=start.row + down, column=start.column + right) for down, right in shifts])
-    speed = gap / frame / min(stage.height, stage.width) * FPS
-    return actors, [(frame, round(min(1.0, speed / FULL_STRENGTH), 3))]
+    return actors, [(frame, stage.strength(gap / frame / min(stage.height, stage.width)))]
 
 
 @dataclass(frozen=True)
@@ -256,7 +264,7 @@ VERBS: dict[str, Verb] = {
     "slides right": Verb(_slides_right, tuple(name for name in ALL if COLUMN_OF[name] < 1)),
     "slides up": Verb(_slides_up, tuple(name for name in ALL if ROW_OF[name] > 0)),
     "slides down": Verb(_slides_down, tuple(name for name in ALL if ROW_OF[name] < 1)),
-    "bounces": Verb(_bounces, ALL, least_steps=8),
+    "bounces": Verb(_bounces, ALL, least_steps=12),
     "falls": Verb(_falls, tuple(name for name in ALL if ROW_OF[name] < 1)),
     "rolls": Verb(_rolls, ALL),
     "orbits": Verb(_orbits, ("left", "right", "top", "bottom"), least_steps=8),

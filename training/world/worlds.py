@@ -22,11 +22,10 @@ __all__ = ["ACTIONS", "FRAMES_PER_ACTION", "PLAY", "play_film", "step_pixels", "
 ACTIONS = ("left", "right", "up", "down", "jump", "stay")
 FRAMES_PER_ACTION = 4
 PLAY = "play"  # what the system says before a world
-STEPS_ACROSS = 8  # an action moves the character by this part of the shorter side
-JUMP = (0.6, 1.0, 0.6, 0.0)  # of the height of a jump, frame by frame
-JUMP_HEIGHT = 0.2  # of the shorter side
+STEPS_ACROSS = 4  # an action moves the character by this part of the shorter side: of 64 pixels a token, as in films
+JUMP = (0.75, 1.0, 0.75, 0.0)  # of the height of a jump, a step, frame by frame
 DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
-MAX_ACTIONS = {"square": 7, "icon": 8}  # as many as a training row has room for
+MAX_ACTIONS = {"square": 7, "wide": 5}  # as many as a training row has room for
 SIZE = "medium"
 
 
@@ -39,10 +38,10 @@ def _clamped(share: float) -> float:
     return min(1.0, max(0.0, share))
 
 
-def _answer(pose: Pose, action: str, *, rooms: tuple[int, int], step: int, jump: float) -> list[Pose]:
+def _answer(pose: Pose, action: str, *, rooms: tuple[int, int], step: int) -> list[Pose]:
     """The poses of the next frames."""
     if action == "jump":
-        return [replace(pose, row=_clamped(pose.row - share * jump / rooms[0])) for share in JUMP]
+        return [replace(pose, row=_clamped(pose.row - share * step / rooms[0])) for share in JUMP]
     down, across = DIRECTIONS.get(action, (0, 0))
     shares = [(number + 1) / FRAMES_PER_ACTION * step for number in range(FRAMES_PER_ACTION)]
     return [
@@ -60,9 +59,9 @@ def play_film(scene: Scene, actions: Sequence[str], height: int, width: int) -> 
     thing = scene.things[0]
     poses = [Pose(thing.row, thing.column, thing.extent)]
     size = max(1, round(thing.extent * min(height, width)))
-    rooms, jump = (height - size, width - size), JUMP_HEIGHT * min(height, width)
+    rooms, step = (height - size, width - size), step_pixels(height, width)
     for action in actions:
-        poses += _answer(poses[-1], action, rooms=rooms, step=step_pixels(height, width), jump=jump)
+        poses += _answer(poses[-1], action, rooms=rooms, step=step)
     return Film(
         verb="plays",
         actors=(Actor(thing.concept, thing.style, tuple(poses)),),
@@ -108,7 +107,7 @@ def _start(rng: random.Random, split: Split) -> tuple[Scene, set[str]]:
 def world(rng: random.Random, split: Split) -> Talk:
     """Wish for a world, and play three actions or more."""
     scene, said = _start(rng, split)
-    talk = Talk(rng.choices(tuple(MAX_ACTIONS), (85, 15))[0])
+    talk = Talk(rng.choices(tuple(MAX_ACTIONS), (75, 25))[0])
     actions = _actions(rng, rng.randint(3, MAX_ACTIONS[talk.shape]))
     film = play_film(scene, actions, *SHAPES[talk.shape])
     frame = rng.choice(phrases("play_world"))
