@@ -226,17 +226,28 @@ class Crafts:
         captions = [reply.text.strip() for reply in replies]
         return captions if _is_list(part) else captions[0]
 
-    def play(self, prompt: str, *, size: tuple[int, int] = (64, 64), seed: int | None = None, **settings: Any) -> World:
+    def play(
+        self,
+        prompt: str,
+        *,
+        size: tuple[int, int] = (64, 64),
+        memory: int = 6,
+        seed: int | None = None,
+        **settings: Any,
+    ) -> World:
         """Open a world that is played: `world.send("left")` gives the next frames.
 
         Args:
             prompt: who is played, and where.
             size: (height, width) in pixels, multiples of 16.
+            memory: how many answered actions, behind the first picture, the next frames go by; 0 for all. The
+                shipped model was trained on seven and forgets what to do after many more.
             seed: the same one and the same actions give the same world; drawn where left out.
             settings: as in chat.
         """
         options, _ = self._settings(settings)
-        return World(self, prompt, shape=self.rows_and_columns(size, "video"), seed=seed, settings=options)  # type: ignore[arg-type]
+        shape = self.rows_and_columns(size, "video")
+        return World(self, prompt, shape=shape, memory=memory, seed=seed, settings=options)  # type: ignore[arg-type]
 
     def _load(self, kind: type[P], given: Any, settings: Mapping[str, Any]) -> list[P]:
         _, reading = self._settings(settings)

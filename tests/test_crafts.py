@@ -8,6 +8,7 @@ from omni import Audio, ConfigError, Image, InputError, Omni, Video
 from omni.chat import ACTIONS, to_tokens
 from omni.events import MediaFinished, MediaPreview, MediaStarted
 from omni.pipeline import Finished
+from omni.sequence import TextRun
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
@@ -156,6 +157,21 @@ def test_a_world_reads_its_past_once(every: Omni) -> None:
     held = world._reader.cache.lengths[0]
     world.send("left")
     assert world._reader.cache.lengths[0] - held < 30
+
+
+def test_a_world_goes_by_its_last_actions_on_the_clock_of_a_young_one(every: Omni) -> None:
+    def media(world) -> list:
+        return [segment for segment in world._document if not isinstance(segment, TextRun)]
+
+    whole, short = (every.play("a fox", size=(32, 32), seed=0, memory=memory) for memory in (0, 2))
+    for number, action in enumerate(("left", "jump", "stay", "up")):
+        films = [world.send(action).frames for world in (whole, short)]
+        assert np.array_equal(*films) == (number <= 2), "the third action is still answered with two before it"
+    assert len(media(whole)) == 5 and len(media(short)) == 3
+    seconds = [[medium.grids[0].seconds for medium in media(world)] for world in (whole, short)]
+    assert seconds[1] == seconds[0][:3]
+    with pytest.raises(ConfigError, match="memory"):
+        every.play("a fox", size=(32, 32), seed=0, memory=-1)
 
 
 def test_stream_of_a_film_tells_of_its_steps(every: Omni) -> None:
