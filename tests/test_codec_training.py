@@ -1,6 +1,7 @@
 """Training of the codec, and encoding of documents."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from training.muon import orthogonalise
 from training.settings import load_settings
 from training.shards import EncodedDataset, load_shard
 
+NANO = Path(__file__).parents[1] / "tokenizers" / "vision" / "nano"
 TINY = {
     "patch_size": 2,
     "in_channels": 12,
@@ -125,6 +127,25 @@ def _assert_equals_world(dataset, codec):
             else:
                 latents = codec.encode(torch.from_numpy(true_item["image"].copy())[None, None])[0]
                 torch.testing.assert_close(item["latents"], latents, atol=1e-2, rtol=1e-2)
+
+
+def test_frames_that_pass_unseen_stand_before_the_next_latents(tmp_path):
+    from training.world.motion import render_film
+    from training.world.tasks import document
+
+    codec = VisionCodec.from_folder(NANO)
+    config = EncodeConfig(
+        codecs={"vision": str(NANO)}, output=str(tmp_path), documents=1, shard_documents=1, mixture={"played_world": 1}
+    )
+    list(encode(config))
+    dataset = EncodedDataset(tmp_path)
+    latents = [item["latents"] for message in dataset[0] for item in message["content"] if item["type"] == "video"]
+    about = dataset.shards[0].about(0)
+    film = render_film(document(about["task"], about["seed"]).truth["films"][0])
+    whole = codec.encode(torch.from_numpy(film)[None])[0]
+    expected = [whole[:1], *whole[len(whole) - len(latents) + 1 :].split(1)]
+    for part, true in zip(latents, expected, strict=True):
+        torch.testing.assert_close(part.to(true.dtype), true, atol=1e-2, rtol=1e-2)
 
 
 def test_damaged_shards_are_named(tmp_path):

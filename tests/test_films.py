@@ -308,6 +308,19 @@ def test_worlds_answer_every_action_with_four_frames():
     assert all(opening["content"][0]["text"] == PLAY for opening in openings if opening["role"] == "system")
 
 
+def test_a_world_played_before_shows_its_first_picture_and_its_last_actions():
+    for seed in range(SEEDS):
+        example = document("played_world", seed)
+        film = render_film(example.truth["films"][0])
+        first, after, *rest = items(example, "video")
+        assert [item["action"] for item in items(example, "action")] == example.truth["actions"]
+        assert np.array_equal(first["frames"], film[:1])
+        passed = len(after["unseen"])
+        assert passed >= FRAMES_PER_ACTION and passed % FRAMES_PER_ACTION == 0
+        parts = [first["frames"], after["unseen"], after["frames"], *(item["frames"] for item in rest)]
+        assert np.array_equal(np.concatenate(parts), film)
+
+
 @pytest.mark.parametrize(("action", "way"), [("left", (0, -1)), ("right", (0, 1)), ("up", (-1, 0)), ("down", (1, 0))])
 def test_actions_move_by_one_step_until_the_wall(action, way):
     scene = place_things(random.Random(0), names=("fox",), style="flat", background="grass", size="small")

@@ -15,6 +15,7 @@ from training.world.pictures import PICTURE_TASKS
 from training.world.questions import ask, read_answer
 from training.world.scene import (
     BACKGROUNDS,
+    CELL,
     COUNTS,
     PICTURE_SIZES,
     PLACES,
@@ -22,6 +23,7 @@ from training.world.scene import (
     RELATIONS,
     SIZES,
     boxes,
+    on_cells,
     render,
     sample_scene,
 )
@@ -91,6 +93,18 @@ def test_things_stay_inside_the_picture_and_off_the_plain_background():
             assert (picture[outside] == PLAIN_BACKGROUNDS[scene.background]).all()
 
 
+def test_things_stand_on_whole_cells_of_the_codec():
+    for scene in scenes(200, None):
+        for height, width in ((64, 64), (64, 96), (96, 64)):
+            found = boxes(scene, height, width)
+            assert all(top % CELL == left % CELL == 0 for top, left, _ in found)
+            exact = on_cells(scene, height, width)
+            assert boxes(exact, height, width) == found
+            for thing, (top, left, size) in zip(exact.things, found, strict=True):
+                shares = thing.row * (height - size), thing.column * (width - size)
+                assert shares == pytest.approx((top, left))
+
+
 def test_places_are_where_their_words_say():
     for scene in scenes(300, layout="single"):
         top, left, size = boxes(scene, 64, 64)[0]
@@ -105,8 +119,8 @@ def test_things_of_one_picture_hardly_overlap():
             found = boxes(scene, height, width)
             for index, (top, left, size) in enumerate(found):
                 for other_top, other_left, _ in found[:index]:
-                    apart = max(abs(top - other_top), abs(left - other_left))
-                    assert apart >= 0.7 * size, scene
+                    down, across = size - abs(top - other_top), size - abs(left - other_left)
+                    assert max(0, down) * max(0, across) <= size * size / 8, scene
 
 
 def test_parse_reads_captions_back():
@@ -231,9 +245,24 @@ def test_documents_are_well_formed_conversations(task):
         assert len(pictures) == len(example.truth["scenes"])
         assert all(picture.shape == size for picture in pictures)
         for picture, scene in zip(pictures, example.truth["scenes"], strict=True):
-            assert np.array_equal(picture, render(scene, *size[:2]))
+            assert np.array_equal(picture, render(scene, *size[:2], example.truth.get("light")))
         texts = [part["text"] for part in parts if part["type"] == "text"]
         assert all(text.strip() == text != "" and "{" not in text for text in texts)
+
+
+def test_pictures_seen_anew_show_the_same_things_in_other_light():
+    differing = 0
+    for seed in range(30):
+        example = document("seen_anew", seed)
+        picture = next(p["image"] for m in example.messages for p in m["content"] if p["type"] == "image")
+        scene = example.truth["scenes"][0]
+        usual = render(scene, *picture.shape[:2])
+        differing += not np.array_equal(picture, usual)
+        outside = np.ones(picture.shape[:2], bool)
+        for top, left, size in boxes(scene, *picture.shape[:2]):
+            outside[top : top + size, left : left + size] = False
+        assert np.array_equal(picture[outside], usual[outside])
+    assert differing == 30
 
 
 def test_practice_leaves_out_what_every_second_picture_shows():

@@ -117,29 +117,36 @@ def _detach(document: dict[str, Any], codecs: Mapping[str, Codec]) -> list[_Job]
 def _film_jobs(film: list[dict[str, Any]], codecs: Mapping[str, Codec]) -> Iterator[_Job]:
     vision, audio = cast(VisionCodec, codecs["vision"]), cast("AudioCodec | None", codecs.get("audio"))
     factor = vision.frames_per_latent
-    frames = _Job(np.concatenate([item.pop("frames") for item in film]), [])
+    spans = _latent_spans(film, factor)
+    frames = _Job(np.concatenate([part for item in film for part in (*_unseen(item), item.pop("frames"))]), [])
     with_sound = [item for item in film if item.get("audio") is not None]
     rate = audio.latents_per_second if audio is not None else 0.0
     clock = FilmClock(film[0]["fps"], factor, rate or 25.0)
-    ends = _latent_ends(film, frames.array, factor)
-    for item, begin, end in zip(film, [0, *ends], ends, strict=False):
+    for item, (begin, end) in zip(film, spans, strict=True):
         item["frames_per_latent"] = factor
         frames.waiting.append((item, "latents", begin, end))
     yield frames
     if with_sound and audio is not None:
         sound = _Job(np.concatenate([item.pop("audio") for item in with_sound]), [])
-        for item, begin, end in zip(film, [0, *ends], ends, strict=False):
+        for item, (begin, end) in zip(film, spans, strict=True):
             item["latents_per_second"] = rate
             start = clock.sound_latents(begin)
             sound.waiting.append((item, "sound", start, start + clock.sound_latents(end - begin, before=begin)))
         yield sound
 
 
-def _latent_ends(film: list[dict[str, Any]], frames: np.ndarray, factor: int) -> list[int]:
-    """Return where the latent frames of each block of a film end."""
-    counts = [item.pop("num_frames") for item in film]
-    assert sum(counts) == len(frames)
-    return [1 + (sum(counts[: number + 1]) - 1) // factor for number in range(len(counts))]
+def _unseen(item: dict[str, Any]) -> list[np.ndarray]:
+    return [item.pop("unseen")] if "unseen" in item else []
+
+
+def _latent_spans(film: list[dict[str, Any]], factor: int) -> list[tuple[int, int]]:
+    """Return where the latent frames of each block of a film begin and end."""
+    spans, passed = list[tuple[int, int]](), 0
+    for item in film:
+        begin = passed + len(item.get("unseen", ()))
+        passed = begin + item.pop("num_frames")
+        spans.append((0 if not begin else 1 + (begin - 1) // factor, 1 + (passed - 1) // factor))
+    return spans
 
 
 def _given(item: dict[str, Any], latents: Tensor, *, factor: int) -> Tensor | None:

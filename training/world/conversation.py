@@ -8,9 +8,9 @@ import numpy as np
 
 from training.world.held_out import Key, split_of
 from training.world.motion import Film, render_film
-from training.world.scene import Scene, render
+from training.world.scene import Light, Scene, render
 
-__all__ = ["MASK_COLOR", "SHAPES", "Example", "Item", "Masked", "Part", "Shot", "Talk"]
+__all__ = ["MASK_COLOR", "SHAPES", "Example", "Item", "Masked", "Part", "Shot", "Snapshot", "Talk"]
 
 SHAPES = {
     "square": (64, 64),
@@ -36,6 +36,7 @@ class Shot:
         continues: whether it goes on with the film of the item before.
         given: frames, counted in the shot, that are given rather than to be made.
         audio: its sound, float32 [T], 16 kHz; as long as the shot.
+        unseen: frames before the first that are in no item; a codec that looks back needs them.
     """
 
     film: Film
@@ -44,6 +45,7 @@ class Shot:
     continues: bool = False
     given: tuple[int, ...] = ()
     audio: np.ndarray | None = None
+    unseen: int = 0
 
     @property
     def num_frames(self) -> int:
@@ -52,8 +54,10 @@ class Shot:
 
     def item(self) -> Item:
         """Render it."""
-        frames = render_film(self.film)[self.first : self.stop or None]
-        item: Item = {"type": "video", "frames": frames, "fps": self.film.fps}
+        film = render_film(self.film)
+        item: Item = {"type": "video", "frames": film[self.first : self.stop or None], "fps": self.film.fps}
+        if self.unseen:
+            item["unseen"] = film[self.first - self.unseen : self.first]
         if self.audio is not None:
             item["audio"] = self.audio
         if self.continues:
@@ -88,7 +92,19 @@ class Masked:
         return {"type": "image", "image": picture}
 
 
-Part = str | Scene | Film | Shot | Masked | Item
+@dataclass(frozen=True)
+class Snapshot:
+    """A picture of a scene whose things look a little different from the ones that the model draws."""
+
+    scene: Scene
+    light: Light
+
+    def item(self, height: int, width: int) -> Item:
+        """Render it."""
+        return {"type": "image", "image": render(self.scene, height, width, self.light)}
+
+
+Part = str | Scene | Film | Shot | Masked | Snapshot | Item
 
 
 @dataclass(frozen=True)
@@ -103,8 +119,9 @@ class Example:
             each film, in order; a film that is told in several items stands there as often), "keys" (the
             combinations that occur), "held_out" (those of them that training never contains), and by task
             "asked" (drawing, filming: the slots that the request names; edit: those the instruction names),
-            "caption" (captions), "question" (a Question), "edit" (an Edit), "exchange" (chat), "box" (inpaint),
-            "actions" (world), "story" (a Story), "turns" (dialogues: a list of (kind, value) as above).
+            "light" (pictures seen anew: a Light), "caption" (captions), "question" (a Question), "edit" (an Edit),
+            "exchange" (chat), "box" (inpaint), "actions" (world), "story" (a Story), "turns" (dialogues: a list of
+            (kind, value) as above).
     """
 
     task: str
@@ -135,7 +152,7 @@ class Talk:
         """Add a message, and the combinations that come with it."""
         self.turns.append((role, list(parts)))
         for part in parts:
-            known = part.film if isinstance(part, Shot) else part.scene if isinstance(part, Masked) else part
+            known = part.film if isinstance(part, Shot) else part.scene if isinstance(part, Masked | Snapshot) else part
             if isinstance(known, Scene | Film):
                 self.keys |= dict.fromkeys(known.keys)
         self.keys |= dict.fromkeys(keys)
@@ -153,7 +170,7 @@ class Talk:
             for part in parts:
                 if isinstance(part, str):
                     count += 1 + len(part) // 3
-                elif isinstance(part, Scene | Film | Shot | Masked):
+                elif isinstance(part, Scene | Film | Shot | Masked | Snapshot):
                     frames = part.num_frames if isinstance(part, Film | Shot) else 1
                     latents = frames // FRAMES_PER_LATENT + (frames % FRAMES_PER_LATENT > 0)
                     count += 6 + latents * rows * columns * (2 if role == "assistant" else 1)
@@ -164,7 +181,7 @@ class Talk:
             return {"type": "text", "text": part}
         if isinstance(part, Scene):
             return {"type": "image", "image": render(part, *self.size)}
-        if isinstance(part, Masked):
+        if isinstance(part, Masked | Snapshot):
             return part.item(*self.size)
         if isinstance(part, Film):
             part = Shot(part)
@@ -174,9 +191,10 @@ class Talk:
         """Render pictures and films and gather the truth."""
         messages = [{"role": role, "content": [self._item(part) for part in parts]} for role, parts in self.turns]
         parts = [part for _, parts in self.turns for part in parts]
+        pictures = [part for part in parts if isinstance(part, Scene | Masked | Snapshot)]
         truth = {
             "shape": self.shape,
-            "scenes": [p.scene if isinstance(p, Masked) else p for p in parts if isinstance(p, Scene | Masked)],
+            "scenes": [part if isinstance(part, Scene) else part.scene for part in pictures],
             "films": [p.film if isinstance(p, Shot) else p for p in parts if isinstance(p, Film | Shot)],
             "keys": list(self.keys),
             "held_out": [key for key in self.keys if split_of(*key) != "train"],

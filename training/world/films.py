@@ -12,10 +12,10 @@ from training.world.language import caption, describe
 from training.world.motion import Film
 from training.world.pack import STYLES
 from training.world.phrases import phrases, vary
-from training.world.scene import PLAIN_BACKGROUNDS, Scene, boxes, sample_scene
+from training.world.scene import CELL, PLAIN_BACKGROUNDS, Scene, boxes, sample_scene
 from training.world.stories import story
 from training.world.verbs import FILM_LENGTHS, VERBS, film_of, sample_film, stage_scene
-from training.world.worlds import world
+from training.world.worlds import played_world, world
 
 __all__ = ["FILM_KEYS", "MOTION_TASKS"]
 
@@ -25,7 +25,6 @@ HELD_VERBS = (
     "slides left", "slides right", "slides up", "slides down", "falls", "rolls", "grows", "shrinks",
 )  # fmt: skip
 FIRST_GIVEN = 0.7  # of the films that a picture begins
-CELL = 8  # pixels: boxes to be filled stand on this grid
 
 
 def _focus(rng: random.Random, split: Split) -> str:
@@ -225,6 +224,7 @@ MOTION_TASKS: dict[str, Callable[[random.Random, Split], Talk]] = {
     "question_video": _question_video,
     "inpaint": _inpaint,
     "world": world,
+    "played_world": played_world,
     "story": story,
     "film_dialogue": film_dialogue,
 }

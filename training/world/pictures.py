@@ -7,14 +7,14 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from training.world.conversation import SHAPES, Part, Talk
+from training.world.conversation import SHAPES, Part, Snapshot, Talk
 from training.world.edits import Edit, edit_scene, sample_edit
 from training.world.held_out import Split, split_of, split_of_all
 from training.world.language import caption, describe, with_article
 from training.world.pack import STYLES, concepts
 from training.world.phrases import exchanges, phrases, vary
 from training.world.questions import ask
-from training.world.scene import PLAIN_BACKGROUNDS, SIZES, Layout, Scene, place_things, sample_scene
+from training.world.scene import PLAIN_BACKGROUNDS, SIZES, Layout, Light, Scene, place_things, sample_scene
 from training.world.talk import talk
 
 __all__ = ["PICTURE_TASKS", "caption_turn", "draw_turn", "edited", "sample_picture", "thank"]
@@ -26,6 +26,7 @@ KINDS_OF_LAYOUT = {
     "count": ("count", "style"),
     "relation": ("relation", "style"),
 }
+TINTS = (0.8, 1.2)  # of red, green and blue light
 MENTION = {"style": 0.5, "background": 0.65, "place": 0.5, "size": 0.45, "count": 0.95, "relation": 0.9}
 
 
@@ -301,6 +302,19 @@ def _practice(rng: random.Random, split: Split) -> Talk:
             return talk_
 
 
+def _seen_anew(rng: random.Random, split: Split) -> Talk:
+    """Describe a picture, or answer a question about it, whose things face the other way or stand in other light."""
+    talk_ = rng.choices((_caption_image, _question), (80, 20))[0](rng, split)
+    tint = tuple(rng.uniform(*TINTS) for _ in range(3))
+    light = Light(is_mirrored=rng.random() < 0.5, tint=(tint[0], tint[1], tint[2]))
+    talk_.turns = [
+        (role, [Snapshot(part, light) if isinstance(part, Scene) else part for part in parts])
+        for role, parts in talk_.turns
+    ]
+    talk_.truth["light"] = light
+    return talk_
+
+
 PICTURE_TASKS: dict[str, Callable[[random.Random, Split], Talk]] = {
     "text_to_image": _text_to_image,
     "caption_image": _caption_image,
@@ -309,4 +323,5 @@ PICTURE_TASKS: dict[str, Callable[[random.Random, Split], Talk]] = {
     "chat": _chat,
     "dialogue": _dialogue,
     "practice": _practice,
+    "seen_anew": _seen_anew,
 }

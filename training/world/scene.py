@@ -6,7 +6,7 @@ Shapes: H, W rows and columns of the picture.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -16,9 +16,9 @@ from training.world.held_out import Key, Split, split_of, split_of_all
 from training.world.pack import STYLES, concepts, sprite_at
 
 __all__ = [
-    "BACKGROUNDS", "COUNTS", "DRAWN_BACKGROUNDS", "LAYOUTS", "PICTURE_SIZES", "PLACES", "PLAIN_BACKGROUNDS",
-    "RELATIONS", "SIZES", "Layout", "Scene", "Thing", "boxes", "count_spots", "ground_of", "place_things",
-    "render", "sample_scene",
+    "BACKGROUNDS", "CELL", "COUNTS", "DRAWN_BACKGROUNDS", "LAYOUTS", "PICTURE_SIZES", "PLACES", "PLAIN_BACKGROUNDS",
+    "RELATIONS", "SIZES", "Layout", "Light", "Scene", "Thing", "boxes", "count_spots", "ground_of", "on_cells",
+    "place_things", "render", "sample_scene",
 ]  # fmt: skip
 
 PLAIN_BACKGROUNDS = {
@@ -31,7 +31,8 @@ PLACES = {  # name -> (row, column) as shares of the room left
     "center": (0.5, 0.5), "left": (0.5, 0.0), "right": (0.5, 1.0), "top": (0.0, 0.5), "bottom": (1.0, 0.5),
     "top left": (0.0, 0.0), "top right": (0.0, 1.0), "bottom left": (1.0, 0.0), "bottom right": (1.0, 1.0),
 }  # fmt: skip
-# Of 64 pixels 24, 32 and 48, so whole cells of the codec: a thing has the same latents in many places.
+CELL = 8  # pixels of a cell of the codec; things stand on whole ones, so that one has the same latents in many places
+# Of 64 pixels 24, 32 and 48, so whole cells too.
 SIZES = {"small": 0.375, "medium": 0.5, "big": 0.75}
 RELATIONS = ("left of", "right of", "above", "below")
 COUNTS = (2, 3, 4, 5)
@@ -248,20 +249,49 @@ def ground_of(background: str, height: int, width: int) -> np.ndarray:
     return picture
 
 
+def _spot(share: float, room: int) -> int:
+    """Pixels from the edge: the whole cells nearest to a share of the room."""
+    return min(room, CELL * round(share * room / CELL))
+
+
 def boxes(scene: Scene, height: int, width: int) -> list[tuple[int, int, int]]:
     """Tell where each thing is drawn: (top, left, size) in pixels."""
     found = []
     for thing in scene.things:
         size = max(1, round(thing.extent * min(height, width)))
-        found.append((round(thing.row * (height - size)), round(thing.column * (width - size)), size))
+        found.append((_spot(thing.row, height - size), _spot(thing.column, width - size), size))
     return found
 
 
-def render(scene: Scene, height: int = 64, width: int = 64) -> np.ndarray:
-    """Draw a scene; uint8 [H, W, 3]. The same scene always gives the same pixels."""
+def on_cells(scene: Scene, height: int, width: int) -> Scene:
+    """Say exactly where things are drawn in a picture of this size; the picture is the same."""
+    things = []
+    for thing, (top, left, size) in zip(scene.things, boxes(scene, height, width), strict=True):
+        rooms = max(1, height - size), max(1, width - size)
+        things.append(replace(thing, row=top / rooms[0], column=left / rooms[1]))
+    return replace(scene, things=tuple(things))
+
+
+@dataclass(frozen=True)
+class Light:
+    """How things look in a picture that somebody shows: facing the other way, in light of another colour."""
+
+    is_mirrored: bool = False
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def on(self, color: np.ndarray, through: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Change a sprite as `sprite_at` gives it."""
+        color = np.rint(np.minimum(color * np.array(self.tint), 255 - through)).astype(np.uint16)
+        return (color[:, ::-1], through[:, ::-1]) if self.is_mirrored else (color, through)
+
+
+def render(scene: Scene, height: int = 64, width: int = 64, light: Light | None = None) -> np.ndarray:
+    """Draw a scene; uint8 [H, W, 3]. The same scene in the same light always gives the same pixels."""
     picture = ground_of(scene.background, height, width).copy()
     for thing, (top, left, size) in zip(scene.things, boxes(scene, height, width), strict=True):
         color, through = sprite_at(thing.concept, thing.style, size)
+        if light:
+            color, through = light.on(color, through)
         ground = picture[top : top + size, left : left + size]
         ground[:] = color + (ground * through + 127) // 255
     return picture

@@ -33,6 +33,7 @@ from training.world.scene import (
     SEVERAL_EXTENT,
     SIZES,
     Scene,
+    on_cells,
     place_things,
     render,
     sample_scene,
@@ -297,6 +298,7 @@ def film_of(
         num_frames: of the whole film.
         hold: how many frames after the end of the motion repeat its last one.
     """
+    scene = on_cells(scene, height, width)
     stage = Stage(rng, scene, num_frames - 1 - hold, height, width)
     motions, blows = VERBS[verb].move(stage)
     actors = tuple(

@@ -17,7 +17,7 @@ from training.world.pack import STYLES
 from training.world.phrases import phrases, vary
 from training.world.scene import PLAIN_BACKGROUNDS, Scene, place_things, sample_scene
 
-__all__ = ["ACTIONS", "FRAMES_PER_ACTION", "PLAY", "play_film", "step_pixels", "world"]
+__all__ = ["ACTIONS", "FRAMES_PER_ACTION", "PLAY", "play_film", "played_world", "step_pixels", "world"]
 
 ACTIONS = ("left", "right", "up", "down", "jump", "stay")
 FRAMES_PER_ACTION = 4
@@ -26,6 +26,7 @@ STEPS_ACROSS = 4  # an action moves the character by this part of the shorter si
 JUMP = (0.75, 1.0, 0.75, 0.0)  # of the height of a jump, a step, frame by frame
 DIRECTIONS = {"left": (0, -1), "right": (0, 1), "up": (-1, 0), "down": (1, 0)}
 MAX_ACTIONS = {"square": 7, "wide": 5}  # as many as a training row has room for
+MAX_PASSED = 40  # actions before those that are read
 SIZE = "medium"
 
 
@@ -104,20 +105,34 @@ def _start(rng: random.Random, split: Split) -> tuple[Scene, set[str]]:
             return scene, said
 
 
-def world(rng: random.Random, split: Split) -> Talk:
-    """Wish for a world, and play three actions or more."""
+def _play(rng: random.Random, split: Split, passed: int) -> Talk:
+    """Wish for a world, and play three actions or more; so many others were played before those that are read."""
     scene, said = _start(rng, split)
     talk = Talk(rng.choices(tuple(MAX_ACTIONS), (75, 25))[0])
-    actions = _actions(rng, rng.randint(3, MAX_ACTIONS[talk.shape]))
+    actions = _actions(rng, passed + rng.randint(3, MAX_ACTIONS[talk.shape]))
     film = play_film(scene, actions, *SHAPES[talk.shape])
     frame = rng.choice(phrases("play_world"))
     if frame.startswith("{x}"):  # a wish alone is a world only where the system says so
         talk.say("system", PLAY)
     talk.say("user", vary(rng, frame.format(x=describe(scene, rng, said))))
     talk.say("assistant", Shot(film, stop=1))
-    for number, action in enumerate(actions):
+    for number, action in enumerate(actions[passed:], passed):
         first = 1 + number * FRAMES_PER_ACTION
+        unseen = first - 1 if number == passed else 0
         talk.say("user", {"type": "action", "action": action})
-        talk.say("assistant", Shot(film, first=first, stop=first + FRAMES_PER_ACTION, continues=True))
-    talk.truth |= {"actions": actions, "asked": {slot: value for slot, value in scene.slots.items() if slot in said}}
+        talk.say("assistant", Shot(film, first=first, stop=first + FRAMES_PER_ACTION, continues=True, unseen=unseen))
+    talk.truth |= {
+        "actions": actions[passed:],
+        "asked": {slot: value for slot, value in scene.slots.items() if slot in said},
+    }
     return talk
+
+
+def world(rng: random.Random, split: Split) -> Talk:
+    """Wish for a world, and play it from the beginning."""
+    return _play(rng, split, 0)
+
+
+def played_world(rng: random.Random, split: Split) -> Talk:
+    """A world that has long been played: its first picture, then the last actions, as `Omni.play` reads it."""
+    return _play(rng, split, rng.randint(1, MAX_PASSED))
