@@ -315,6 +315,7 @@ def test_a_world_played_before_shows_its_first_picture_and_its_last_actions():
         first, after, *rest = items(example, "video")
         assert [item["action"] for item in items(example, "action")] == example.truth["actions"]
         assert np.array_equal(first["frames"], film[:1])
+        assert after["given"] == [0, 1, 2, 3] and not any("given" in item for item in rest)
         passed = len(after["unseen"])
         assert passed >= FRAMES_PER_ACTION and passed % FRAMES_PER_ACTION == 0
         parts = [first["frames"], after["unseen"], after["frames"], *(item["frames"] for item in rest)]

@@ -118,9 +118,11 @@ def _play(rng: random.Random, split: Split, passed: int) -> Talk:
     talk.say("assistant", Shot(film, stop=1))
     for number, action in enumerate(actions[passed:], passed):
         first = 1 + number * FRAMES_PER_ACTION
-        unseen = first - 1 if number == passed else 0
+        shot = Shot(film, first=first, stop=first + FRAMES_PER_ACTION, continues=True)
+        if passed and number == passed:  # where the character has come to meanwhile, nobody can tell
+            shot = replace(shot, unseen=first - 1, given=tuple(range(FRAMES_PER_ACTION)))
         talk.say("user", {"type": "action", "action": action})
-        talk.say("assistant", Shot(film, first=first, stop=first + FRAMES_PER_ACTION, continues=True, unseen=unseen))
+        talk.say("assistant", shot)
     talk.truth |= {
         "actions": actions[passed:],
         "asked": {slot: value for slot, value in scene.slots.items() if slot in said},
