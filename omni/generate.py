@@ -305,7 +305,7 @@ class Generator:
             return branches_needed(guidance, has_text=has_text, has_media=has_media, sigma=sigma)
 
         places = {branch: [n + index * len(talks) for n in group] for index, branch in enumerate(Branch)}
-        for branch in branches_at(None)[1:]:
+        for branch in branches_at(None):  # the first too: the last number of a header that was written is not read yet
             reader.sync(places[branch], [self._branch(talks[n], branch) for n in group])
         fields: dict[tuple[Branch, ...], Callable[[Tensor, float], Tensor]] = {}
 

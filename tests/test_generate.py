@@ -6,11 +6,11 @@ from tests.test_model import documents, packed, picture
 
 from omni.chat import Turn, medium_from_latents, open_reply, to_document, to_latents
 from omni.events import MediaFinished, MediaPreview, MediaStarted, TextDelta
-from omni.generate import Forced, Request
+from omni.generate import Forced, Generator, Request
 from omni.guidance import GuidanceConfig
 from omni.parts import Image
 from omni.reader import Reader, to_items
-from omni.sequence import FlatDocument, TextRun, flatten, pack
+from omni.sequence import FlatDocument, Medium, TextRun, flatten, pack
 from omni.settings import GenerationSettings
 
 SETTINGS = GenerationSettings(steps=3, max_new_tokens=24, max_block_tokens=6, guidance=GuidanceConfig(scale=2.0))
@@ -145,6 +145,26 @@ def test_guidance_changes_the_picture(omni):
     plain = run(omni, one, GenerationSettings(steps=3, guidance=GuidanceConfig(scale=1.0)))
     strong = run(omni, one, GenerationSettings(steps=3, guidance=GuidanceConfig(scale=6.0)))
     assert (plain[0][1][0].pixels != strong[0][1][0].pixels).any()
+
+
+def test_a_block_whose_header_was_written_equals_the_forced_one(omni, monkeypatch):
+    """A block sees its whole header, to the last number, whoever wrote it."""
+    choose = Generator._choose
+
+    def draw_at_once(self, logits, talk, settings):
+        is_begun = talk.header or talk.num_media
+        return choose(self, logits, talk, settings) if is_begun else self.template.kinds["image"]
+
+    monkeypatch.setattr(Generator, "_choose", draw_at_once)
+    written, forced = dict[int, list](), dict[int, list]()
+    settings = GenerationSettings(steps=3, max_new_tokens=8, max_media=1, max_block_tokens=6)
+    talk = request(omni, "Draw a fox", seed=3)
+    list(omni._generator.run([talk], settings, on_document=lambda n, document: written.update({n: list(document)})))
+    place, made = next((n, segment) for n, segment in enumerate(written[0]) if isinstance(segment, Medium))
+    shape = tuple(token - omni.template.first_number for token in made.header[1:])
+    again = Request(written[0][:place], 3, (Forced("image", shape),))
+    list(omni._generator.run([again], settings, on_document=lambda n, document: forced.update({n: list(document)})))
+    torch.testing.assert_close(forced[0][place].grids[0].latents, made.grids[0].latents, atol=1e-4, rtol=1e-4)
 
 
 def test_headers_are_legal_and_within_the_limit(omni):
