@@ -182,8 +182,8 @@ def test_keys_belong_to_a_field_that_is_written_in(world):
 
 def test_browser_has_logged_no_errors(opened):
     severe = [entry["message"] for entry in opened.driver.get_log("browser") if entry["level"] == "SEVERE"]
-    # A page that is loaded anew drops the stream that it followed, and gradio logs that.
-    left = ("AbortError: signal is aborted", "Connection errored out")
+    # A page that is loaded anew drops the stream that it followed, and gradio logs that, in one of Chromium's wordings.
+    left = ("AbortError: signal is aborted", "AbortError: BodyStreamBuffer was aborted", "Connection errored out")
     assert not [message for message in severe if not any(words in message for words in left)]
 
 
