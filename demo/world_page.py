@@ -89,6 +89,7 @@ class WorldActions:
         yield [gr.skip(), gr.skip()]
         for view in world.follow(str(request.session_hash)) if world else ():
             yield _show(view)
+        yield [gr.skip(), gr.skip()]  # gradio shows the last of these again at its end, when another world may be on
 
 
 def add_world(host: Host, page: gr.Blocks, name: gr.BrowserState, *, concurrency_limit: int) -> None:

@@ -104,7 +104,8 @@ class Snapshot:
         return {"type": "image", "image": render(self.scene, height, width, self.light)}
 
 
-Part = str | Scene | Film | Shot | Masked | Snapshot | Item
+Picture = Scene | Masked | Snapshot
+Part = str | Picture | Film | Shot | Item
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ class Talk:
             for part in parts:
                 if isinstance(part, str):
                     count += 1 + len(part) // 3
-                elif isinstance(part, Scene | Film | Shot | Masked | Snapshot):
+                elif isinstance(part, Picture | Film | Shot):
                     frames = part.num_frames if isinstance(part, Film | Shot) else 1
                     latents = frames // FRAMES_PER_LATENT + (frames % FRAMES_PER_LATENT > 0)
                     count += 6 + latents * rows * columns * (2 if role == "assistant" else 1)
@@ -191,7 +192,7 @@ class Talk:
         """Render pictures and films and gather the truth."""
         messages = [{"role": role, "content": [self._item(part) for part in parts]} for role, parts in self.turns]
         parts = [part for _, parts in self.turns for part in parts]
-        pictures = [part for part in parts if isinstance(part, Scene | Masked | Snapshot)]
+        pictures = [part for part in parts if isinstance(part, Picture)]
         truth = {
             "shape": self.shape,
             "scenes": [part if isinstance(part, Scene) else part.scene for part in pictures],

@@ -305,8 +305,8 @@ def _practice(rng: random.Random, split: Split) -> Talk:
 def _seen_anew(rng: random.Random, split: Split) -> Talk:
     """Describe a picture, or answer a question about it, whose things face the other way or stand in other light."""
     talk_ = rng.choices((_caption_image, _question), (80, 20))[0](rng, split)
-    tint = tuple(rng.uniform(*TINTS) for _ in range(3))
-    light = Light(is_mirrored=rng.random() < 0.5, tint=(tint[0], tint[1], tint[2]))
+    tint = rng.uniform(*TINTS), rng.uniform(*TINTS), rng.uniform(*TINTS)
+    light = Light(is_mirrored=rng.random() < 0.5, tint=tint)
     talk_.turns = [
         (role, [Snapshot(part, light) if isinstance(part, Scene) else part for part in parts])
         for role, parts in talk_.turns
