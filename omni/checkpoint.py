@@ -37,6 +37,7 @@ class Defaults:
     Attributes:
         steps: solver steps of a medium.
         guidance_scale: of text.
+        image_scale: of given media that a film goes on with by itself: animate, continue_.
         max_block_tokens: latent tokens of the largest picture, or latent frame, seen in training.
         max_video_tokens: latent tokens of the largest block of a film.
         max_audio_tokens: latents of the longest recording.
@@ -47,6 +48,7 @@ class Defaults:
 
     steps: int = 24
     guidance_scale: float = 3.0
+    image_scale: float = 1.0
     max_block_tokens: int = 24
     max_video_tokens: int = 80
     max_audio_tokens: int = 100
@@ -56,7 +58,7 @@ class Defaults:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            is_number = isinstance(value, (int, float) if field.name == "guidance_scale" else int)
+            is_number = isinstance(value, (int, float) if field.name.endswith("_scale") else int)
             if not is_number or isinstance(value, bool) or value < 0:
                 raise ConfigError(f"{field.name} is {value!r}; it should be a number, and not negative")
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from omni.chat import to_tokens
+from omni.checkpoint import Defaults
 from omni.errors import ConfigError, InputError
 from omni.generate import Forced
 from omni.messages import Message
@@ -37,6 +38,7 @@ class Crafts:
 
     if TYPE_CHECKING:
         studio: Studio
+        defaults: Defaults
 
         def _run(
             self,
@@ -177,6 +179,7 @@ class Crafts:
             seconds, sound: as in video.
             seed, settings: as in image.
         """
+        settings = self._going_on(settings)
         images = self._load(Image, image, settings)
         wishes = _paired(images, instruction)
         asked = [[_user(one, Text(wish))] for one, wish in zip(images, wishes, strict=True)]
@@ -201,6 +204,7 @@ class Crafts:
             seconds: length of what is new.
             seed, settings: as in image.
         """
+        settings = self._going_on(settings)
         films = self._load(Video, video, settings)
         asked = [[_user(one, Text(CONTINUE_REQUEST))] for one in films]
         forced = []
@@ -248,6 +252,11 @@ class Crafts:
         options, _ = self._settings(settings)
         shape = self.rows_and_columns(size, "video")
         return World(self, prompt, shape=shape, memory=memory, seed=seed, settings=options)  # type: ignore[arg-type]
+
+    def _going_on(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Let given media that a film goes on with guide as strongly as the model needs, unless the caller says how."""
+        is_said = "guidance" in settings or "image_scale" in settings
+        return dict(settings) if is_said else {**settings, "image_scale": self.defaults.image_scale}
 
     def _load(self, kind: type[P], given: Any, settings: Mapping[str, Any]) -> list[P]:
         _, reading = self._settings(settings)

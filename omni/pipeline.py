@@ -198,8 +198,8 @@ class Omni(Crafts):
         Args:
             messages: a str, a message, or a list of messages in the chat form.
             seed: the same one gives the same answer; drawn, and kept in the reply, where left out.
-            settings: steps, guidance_scale, max_new_tokens, and the other fields of GenerationSettings;
-                guidance (a GuidanceConfig) in place of guidance_scale; size, the (height, width) in pixels of every
+            settings: steps, guidance_scale, image_scale, max_new_tokens, and the other fields of GenerationSettings;
+                guidance (a GuidanceConfig) in place of the two scales; size, the (height, width) in pixels of every
                 picture and film, which else the model chooses; allow_urls; limits.
 
         Raises:
@@ -270,13 +270,13 @@ class Omni(Crafts):
 
     def _settings(self, given: Mapping[str, Any]) -> tuple[GenerationSettings, dict[str, Any]]:
         """Split the caller's settings into those of generation and those of reading the messages."""
-        known = {*GenerationSettings.__dataclass_fields__, "guidance_scale", "size", *READING}
+        known = {*GenerationSettings.__dataclass_fields__, "guidance_scale", "image_scale", "size", *READING}
         for name in given:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
                 raise ConfigError(f"{name!r} is no setting; {hint}")
-        for one, other in (("guidance", "guidance_scale"), ("shape", "size")):
+        for one, other in (("guidance", "guidance_scale"), ("guidance", "image_scale"), ("shape", "size")):
             if given.get(one) is not None and given.get(other) is not None:
                 raise ConfigError(f"{one} and {other} both set the same thing; give one of them")
         if not isinstance(given.get("limits"), Limits | None):
@@ -285,7 +285,8 @@ class Omni(Crafts):
         settings: dict[str, Any] = {name: getattr(self.defaults, name) for name in names}
         settings |= {name: value for name, value in given.items() if name in GenerationSettings.__dataclass_fields__}
         if "guidance" not in given:
-            settings["guidance"] = _guidance(given.get("guidance_scale", self.defaults.guidance_scale))
+            scales = {"guidance_scale": self.defaults.guidance_scale, "image_scale": 1.0}
+            settings["guidance"] = _guidance(**{name: given.get(name, usual) for name, usual in scales.items()})
         if given.get("size") is not None:
             settings["shape"] = self.rows_and_columns(given["size"])
         return GenerationSettings(**settings), {name: given[name] for name in READING if name in given}
@@ -366,10 +367,11 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple))
 
 
-def _guidance(scale: Any) -> GuidanceConfig:
-    if not isinstance(scale, (int, float)) or isinstance(scale, bool):
-        raise ConfigError(f"guidance_scale is {scale!r}; give a number, 1 for none")
-    return GuidanceConfig(scale=scale)
+def _guidance(guidance_scale: Any, image_scale: Any) -> GuidanceConfig:
+    for name, scale in (("guidance_scale", guidance_scale), ("image_scale", image_scale)):
+        if not isinstance(scale, (int, float)) or isinstance(scale, bool):
+            raise ConfigError(f"{name} is {scale!r}; give a number, 1 for none")
+    return GuidanceConfig(scale=guidance_scale, image_scale=image_scale)
 
 
 def _seeds(seed: Any, count: int) -> list[int]:

@@ -277,7 +277,13 @@ def test_a_place_that_cannot_be_written_is_refused(small: Omni, tmp_path: Path) 
         small.save_pretrained(tmp_path / "file")
 
 
-WRONG_DEFAULTS = [{"steps": -1}, {"steps": 2.5}, {"guidance_scale": "high"}, {"max_block_tokens": True}]
+WRONG_DEFAULTS = [
+    {"steps": -1},
+    {"steps": 2.5},
+    {"guidance_scale": "high"},
+    {"image_scale": -1},
+    {"max_block_tokens": True},
+]
 
 
 @pytest.mark.parametrize("wrong", WRONG_DEFAULTS)

@@ -1,5 +1,8 @@
 """Films, sound and worlds through the public object: shapes, seeds, blocks, what is given, what is refused."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -86,6 +89,24 @@ def test_a_film_begins_with_the_picture_itself(every: Omni) -> None:
     assert not np.array_equal(films[0][1:], films[1][1:])
     with pytest.raises(ConfigError, match="seconds is None"):
         every.animate(picture, "it jumps", seconds=None)
+
+
+def test_films_go_on_with_media_as_strongly_as_the_model_says(every: Omni, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller's own scale goes before; edits, and what is drawn of words alone, stay as they are."""
+    picture = Image(noise(32, 32, 3))
+    crafts: list[Callable[..., np.ndarray]] = [
+        lambda **how: every.animate(picture, "it jumps", seconds=0.6, seed=0, **how).frames,
+        lambda **how: every.continue_(clip(), seconds=0.5, seed=0, **how).frames,
+    ]
+    plain = [craft() for craft in crafts]
+    others = every.edit(picture, "make it red", seed=0), every.image("a fox", size=(32, 32), seed=0)
+    monkeypatch.setattr(every, "defaults", replace(every.defaults, image_scale=4.0))
+    for craft, before in zip(crafts, plain, strict=True):
+        assert not np.array_equal(craft(), before)
+        np.testing.assert_array_equal(craft(), craft(image_scale=4.0))
+        np.testing.assert_array_equal(craft(image_scale=1.0), before)
+    np.testing.assert_array_equal(every.edit(picture, "make it red", seed=0).pixels, others[0].pixels)
+    np.testing.assert_array_equal(every.image("a fox", size=(32, 32), seed=0).pixels, others[1].pixels)
 
 
 def test_inpainting_leaves_what_is_given(every: Omni) -> None:
