@@ -30,7 +30,7 @@ from omni.settings import GenerationSettings  # noqa: E402
 CLOSE = 0.1  # mean squared distance of latents, whose variance is 1
 NOTES_SHARE = 0.9
 # A judge is asked only where it is right about the true picture, and for notes that it still hears in the true sound
-# beside as much noise: what it is wrong or in doubt about by itself says nothing of the answer.
+# beside this much noise: what it is wrong or in doubt about by itself says nothing of the answer.
 SOUND_NOISE = 1e-3  # of full scale: -60 dB
 NUM_NOISES = 3
 Verdicts = Iterator[tuple[str, bool]]
