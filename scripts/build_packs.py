@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,8 @@ DATA = ROOT / "training" / "world" / "data"
 SPRITE = 64  # pixels a side
 COLUMNS = 12  # sprites in a row of an atlas
 RENDERED = 256  # pixels a side of a drawn SVG before it is shrunk
+SHOWN = 32  # pixels a side of sprites that are only looked at
+EXTRAS = 300  # concepts that are only looked at
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,24 @@ SOURCES = {
         "16.0.0",
         "f64a530c63bca463bd8317fdc4615ce63a53a0c65018e4ce2d848aaba7a28877",
     ),
+    "emojione": Source(
+        "npm",
+        "@iconify-json/emojione",
+        "1.2.3",
+        "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e",
+    ),
+    "fxemoji": Source(
+        "npm",
+        "@iconify-json/fxemoji",
+        "1.2.2",
+        "f3e72b3c59d05e1db03b7e308d55c0d05bd7ba3f625a90da1b79313c12858eef",
+    ),
+    "streamline": Source(
+        "npm",
+        "@iconify-json/streamline-emojis",
+        "1.2.4",
+        "5dac87c876b322500989828c5823143e0100d78881627a2e4081a4b897cbfdbc",
+    ),
     "chitchat": Source(
         "pip", "chitchat-dataset", "0.9.0", "7bf89f36645e2d5ec87d53370c8e851b5a688479c7beb7079cb4c87fc5acea3e"
     ),
@@ -77,6 +98,15 @@ SOURCES = {
         "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154",
     ),
 }
+DRAWN = ("3D", "flat", "simple")  # styles that the model learns to draw
+FURTHER = ("emojione", "fxemoji", "streamline")  # styles in which the concepts are only looked at
+# Of what else people draw, the kinds that are one thing each and not a concept's near relation by name.
+EXTRA_CATEGORIES = {
+    "Animals & Nature": "animals", "Food & Drink": "foods", "Travel & Places": "vehicles and places",
+    "Objects": "objects", "Activities": "objects",
+}  # fmt: skip
+NOT_ONE_THING = ("time", "sky & weather", "place-map", "writing", "other-object")
+NOT_OF_THE_GROUP = ("plant-flower", "plant-other", "dishware")  # objects, whatever the category
 SMALL_TALK_LINES = 4000
 COMMON_WORDS = 2500  # a line with a rarer word is left out: names, typing errors, strong language
 CHATTERBOT = "chatterbot_corpus/data/english/{}.yml"
@@ -123,8 +153,8 @@ def read_members(archive: Path, names: set[str]) -> dict[str, bytes]:
         return {name: tar.extractfile(member).read() for name, member in found.items()}  # type: ignore[union-attr]
 
 
-def fit(picture: Image.Image) -> np.ndarray:
-    """Cut away the transparent margin and scale the longer side to SPRITE; RGBA uint8 [64, 64, 4].
+def fit(picture: Image.Image, side: int = SPRITE) -> np.ndarray:
+    """Cut away the transparent margin and scale the longer side to `side`; RGBA uint8 [side, side, 4].
 
     A thing then has the same size in every style, which makes size, place and restyling exact.
     """
@@ -132,54 +162,110 @@ def fit(picture: Image.Image) -> np.ndarray:
     rgba[..., :3] *= rgba[..., 3:] / 255.0
     rows, columns = np.nonzero(rgba[..., 3] > 25)
     rgba = rgba[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    scale = SPRITE / max(rgba.shape[:2])
-    height, width = (max(1, round(side * scale)) for side in rgba.shape[:2])
+    scale = side / max(rgba.shape[:2])
+    height, width = (max(1, round(length * scale)) for length in rgba.shape[:2])
     bands = [Image.fromarray(rgba[..., band], "F") for band in range(4)]
     shrunk = np.stack([np.asarray(b.resize((width, height), Image.Resampling.LANCZOS)) for b in bands], -1)
     shrunk = shrunk.clip(0, 255)
     shrunk[..., :3] = (shrunk[..., :3] * 255.0 / shrunk[..., 3:].clip(1)).clip(0, 255)
-    out = np.zeros((SPRITE, SPRITE, 4), np.uint8)
-    top, left = (SPRITE - height) // 2, (SPRITE - width) // 2
+    out = np.zeros((side, side, 4), np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
     out[top : top + height, left : left + width] = shrunk.round()
     out[out[..., 3] == 0] = 0
     return out
 
 
-def _sprites_from_files(archive: Path, folder: str, suffix: str, codes: list[str]) -> Iterator[np.ndarray]:
+def _sprites_from_files(archive: Path, folder: str, suffix: str, codes: list[str], side: int) -> Iterator[np.ndarray]:
     names = [f"package/{folder}/{code}{end}{suffix}" for code in codes for end in ("", "-fe0f")]
     found = read_members(archive, set(names))
     for first, second in zip(names[::2], names[1::2], strict=True):
-        yield fit(Image.open(io.BytesIO(found.get(first) or found[second])))
+        yield fit(Image.open(io.BytesIO(found.get(first) or found[second])), side)
 
 
-def _sprites_from_svg(archive: Path, codes: list[str]) -> Iterator[np.ndarray]:
+def _read_json(archive: Path, name: str) -> Any:
+    return json.loads(read_members(archive, {f"package/{name}"})[f"package/{name}"])
+
+
+def _draw(icon: dict[str, Any], icons: dict[str, Any], side: int) -> np.ndarray:
+    """Draw one SVG of an icon set, whose own size stands in the icon or in the set."""
+    width, height = (icon.get(name, icons.get(name, icons.get("height", 16))) for name in ("width", "height"))
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
+    return fit(Image.open(io.BytesIO(_as_png(svg))), side)
+
+
+def _as_png(svg: str) -> bytes:
     import resvg_py
 
-    members = read_members(archive, {"package/icons.json", "package/chars.json"})
-    icons = json.loads(members["package/icons.json"])["icons"]
-    slugs = json.loads(members["package/chars.json"])
+    return bytes(resvg_py.svg_to_bytes(svg_string=svg, width=RENDERED, height=RENDERED))
+
+
+def slugs_by_code(flat: Path) -> dict[str, str]:
+    """The name of every emoji, in words joined by hyphens, by its code."""
+    return {code.removesuffix("-fe0f"): slug for code, slug in _read_json(flat, "chars.json").items()}
+
+
+def _sprites_from_svg(archive: Path, codes: list[str], side: int) -> Iterator[np.ndarray]:
+    icons, slugs = _read_json(archive, "icons.json"), slugs_by_code(archive)
     for code in codes:
-        body = icons[slugs.get(code) or slugs[f"{code}-fe0f"]]["body"]
-        svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">{body}</svg>'
-        png = resvg_py.svg_to_bytes(svg_string=svg, width=RENDERED, height=RENDERED)
-        yield fit(Image.open(io.BytesIO(bytes(png))))
+        yield _draw(icons["icons"][slugs[code]], icons, side)
 
 
-def sprites(style: str, archive: Path, codes: list[str]) -> Iterator[np.ndarray]:
-    """Yield the sprite of every code in one style."""
+def sprites(style: str, archive: Path, codes: list[str], side: int = SPRITE) -> Iterator[np.ndarray]:
+    """Yield the sprite of every code in one style, uint8 [side, side, 4]."""
     if style == "flat":
-        return _sprites_from_svg(archive, codes)
+        return _sprites_from_svg(archive, codes, side)
     folder = {"3D": "assets", "simple": "img/google/64", "twemoji": "img/twitter/64"}[style]
-    return _sprites_from_files(archive, folder, ".webp" if style == "3D" else ".png", codes)
+    return _sprites_from_files(archive, folder, ".webp" if style == "3D" else ".png", codes, side)
+
+
+def further_sprites(archive: Path, concepts: list[dict[str, Any]], slugs: dict[str, str]) -> Iterator[np.ndarray]:
+    """Yield the sprite of every concept in an icon set that goes by names; an empty one where it has none."""
+    icons = _read_json(archive, "icons.json")
+    by_name: dict[str, str] = {}
+    for name in icons["icons"]:  # of several drawings of a thing ("fox-1", "fox-2") the first
+        by_name.setdefault(re.sub(r"(-\d)?$", "", name).replace("-", ""), name)
+    for concept in concepts:
+        slug, name = slugs[concept["code"]], concept["name"]
+        names = (slug, name, f"{name} face", f"{slug}-face", *concept["aliases"], slug.replace("-face", ""))
+        found = next((by_name[key] for n in names if (key := re.sub("[- ]", "", n)) in by_name), None)
+        yield _draw(icons["icons"][found], icons, SHOWN) if found else np.zeros((SHOWN, SHOWN, 4), np.uint8)
+
+
+def _plural(name: str) -> str:
+    if re.search(r"(s|x|z|ch|sh)$", name):
+        return f"{name}es"
+    return re.sub(r"(?<![aeiou])y$", "ie", name) + "s"
+
+
+def choose_extras(google: Path, flat: Path, threed: Path, concepts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Choose things that are not concepts, by the order of their hashes: they are shown, but never drawn."""
+    known = {word for c in concepts for name in (c["name"], c["plural"], *c["aliases"]) for word in name.split()}
+    known |= {concept["code"] for concept in concepts}
+    known |= set((DATA / "phrases.txt").read_text(encoding="utf-8").split("[unknown]")[1].split("\n"))
+    slugs = slugs_by_code(flat)
+    with tarfile.open(threed) as tar:
+        solid = {Path(name).stem.removesuffix("-fe0f") for name in tar.getnames()}
+    chosen = []
+    for entry in _read_json(google, "emoji.json"):
+        code, kind = entry["unified"].lower().removesuffix("-fe0f"), entry["subcategory"]
+        name = slugs.get(code, "").replace("-", " ")
+        fits = re.fullmatch(r"[a-z]{3,}( [a-z]{3,})?(?<!s)", name) and not known & {name, *name.split(), code}
+        if fits and entry["category"] in EXTRA_CATEGORIES and kind not in NOT_ONE_THING and code in solid:
+            group = "objects" if kind in NOT_OF_THE_GROUP else EXTRA_CATEGORIES[entry["category"]]
+            article = "an" if name[0] in "aeiou" else "a"
+            chosen.append({"name": name, "plural": _plural(name), "article": article, "group": group, "code": code})
+    chosen = sorted(chosen, key=lambda extra: hashlib.sha1(extra["code"].encode()).digest())[:EXTRAS]
+    return sorted(chosen, key=lambda extra: extra["code"])
 
 
 def write_atlas(path: Path, tiles: list[np.ndarray]) -> None:
-    """Write tiles in reading order, COLUMNS to a row, as one PNG."""
+    """Write square tiles in reading order, COLUMNS to a row, as one PNG."""
+    side = tiles[0].shape[0]
     rows = -(-len(tiles) // COLUMNS)
-    atlas = np.zeros((rows * SPRITE, COLUMNS * SPRITE, 4), np.uint8)
+    atlas = np.zeros((rows * side, COLUMNS * side, 4), np.uint8)
     for index, tile in enumerate(tiles):
         row, column = divmod(index, COLUMNS)
-        atlas[row * SPRITE : (row + 1) * SPRITE, column * SPRITE : (column + 1) * SPRITE] = tile
+        atlas[row * side : (row + 1) * side, column * side : (column + 1) * side] = tile
     Image.fromarray(atlas).save(path, optimize=False, compress_level=9)
 
 
@@ -214,13 +300,21 @@ def small_talk(chitchat: Path, chatterbot: Path) -> list[str]:
 def build(out: Path, downloads: Path) -> list[Path]:
     """Build every packed file into `out` from the packages in (or fetched into) `downloads`."""
     concepts = json.loads((DATA / "concepts.json").read_text())
+    archives = {name: fetch(source, downloads) for name, source in SOURCES.items()}
     codes = [concept["code"] for concept in concepts]
-    for style in ("3D", "flat", "simple", "twemoji"):
-        tiles = list(sprites(style, fetch(SOURCES[style], downloads), codes))
-        write_atlas(out / f"{style.lower()}.png", tiles)
-    lines = small_talk(fetch(SOURCES["chitchat"], downloads), fetch(SOURCES["chatterbot"], downloads))
+    for style in (*DRAWN, "twemoji"):
+        write_atlas(out / f"{style.lower()}.png", list(sprites(style, archives[style], codes)))
+    slugs = slugs_by_code(archives["flat"])
+    for style in FURTHER:
+        write_atlas(out / f"{style}.png", list(further_sprites(archives[style], concepts, slugs)))
+    extras = choose_extras(archives["simple"], archives["flat"], archives["3D"], concepts)
+    (out / "extras.json").write_text(json.dumps(extras, indent=1) + "\n", encoding="utf-8")
+    for style in DRAWN:
+        tiles = list(sprites(style, archives[style], [extra["code"] for extra in extras], SHOWN))
+        write_atlas(out / f"extras_{style.lower()}.png", tiles)
+    lines = small_talk(archives["chitchat"], archives["chatterbot"])
     (out / "small_talk.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return [*sorted(out.glob("*.png")), out / "small_talk.txt"]
+    return [*sorted(out.glob("*.png")), out / "extras.json", out / "small_talk.txt"]
 
 
 def check(built: list[Path]) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from training.world.edits import OPERATIONS, edit_scene, sample_edit
 from training.world.held_out import split_of, split_of_all
 from training.world.language import canonical, caption, describe, parse
-from training.world.pack import JUDGE_STYLE, STYLES, concepts, load_pack
+from training.world.pack import FURTHER_STYLES, JUDGE_STYLE, STYLES, concepts, extras, further_drawings, load_pack
 from training.world.phrases import phrases
 from training.world.pictures import PICTURE_TASKS
 from training.world.questions import ask, read_answer
@@ -42,6 +42,15 @@ def test_pack_has_every_concept_in_every_style():
         alpha = pack.sprites[style][..., 3]
         assert pack.sprites[style].shape == (120, 64, 64, 4)
         assert (alpha > 128).mean((1, 2)).min() > 0.1
+
+
+def test_what_is_only_shown_is_there_and_is_no_concept():
+    pack, codes = load_pack(), {concept.code for concept in concepts().values()}
+    assert not {extra.code for extra in extras().values()} & codes
+    assert not any(word in concepts() for name in extras() for word in (name, *name.split()))
+    assert all((pack.extra_sprites[style][..., 3] > 128).mean((1, 2)).min() > 0.05 for style in STYLES)
+    assert Counter(style for _, style in further_drawings()).keys() == set(FURTHER_STYLES)
+    assert all((pack.sprite(name, style)[..., 3] > 128).mean() > 0.05 for name, style in further_drawings())
 
 
 def test_names_are_unambiguous():
@@ -263,6 +272,29 @@ def test_pictures_seen_anew_show_the_same_things_in_other_light():
             outside[top : top + size, left : left + size] = False
         assert np.array_equal(picture[outside], usual[outside])
     assert differing == 30
+
+
+def test_the_album_shows_what_is_never_drawn_and_names_no_further_style():
+    kinds = Counter()
+    for seed in range(60):
+        example = document("album", seed)
+        (scene,) = example.truth["scenes"]
+        kinds[scene.style if scene.things[0].concept in concepts() else "extra"] += 1
+        assert (scene.style in STYLES) == (scene.things[0].concept in extras()) == ("style" in scene.slots)
+        assert drawn(example) == 0
+        words = " ".join(p["text"] for m in example.messages for p in m["content"] if p["type"] == "text").lower()
+        assert not any(style in words for style in FURTHER_STYLES)
+        assert "question" in example.truth or scene.things[0].concept in words or len(scene.things) > 1
+    assert kinds["extra"] > 15 and len(kinds) == 1 + len(FURTHER_STYLES)
+
+
+def test_yes_and_no_come_after_what_is_seen():
+    answers = [q for scene in scenes(2000) if (q := ask(random.Random(scene.background), scene)).kind == "present"]
+    assert {question.fact for question in answers} == {True, False}
+    for question in answers:
+        assert read_answer("present", question.answer) == question.fact
+        assert question.answer.startswith("I see ")
+    assert read_answer("present", "No, there is no fox.") is False and read_answer("present", "Perhaps.") is None
 
 
 def test_practice_leaves_out_what_every_second_picture_shows():

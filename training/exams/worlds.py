@@ -17,7 +17,7 @@ from training.world.worlds import ACTIONS, FRAMES_PER_ACTION, play_film, step_pi
 
 # A character is looked for after so many actions; so many worlds of each split are played that far.
 LONG = 60
-LONG_SHARE = 4
+LONG_SHARE = 2
 
 
 def _film(example: Example) -> Film:
@@ -106,20 +106,23 @@ def world(room: Room, count: int) -> tuple[list[Score], Shown]:
 def _survivals(
     room: Room, examples: Sequence[Example], numbers: Sequence[int], played: Sequence[Pixels], reals: Sequence[Pixels]
 ) -> list[Score]:
-    """Is the character that was asked for still identified in the last frame?"""
+    """Is the character that was asked for still identified in the last frame; and where the true one is?"""
     films = [_film(examples[number]) for number in numbers]
     styles, things = [film.style for film in films], [1] * len(films)
     made_views, real_views = (
         room.judges.view([frames[number][-1] for number in numbers], styles=styles, things=things)
         for frames in (played, reals)
     )
-    scores = []
+    scores, name = [], "world/survival"
     for place, film in enumerate(films):
-        keys = film.scene(0).keys
+        keys, seed = film.scene(0).keys, str(place)
         other = films[(place + 1) % len(films)].concept
-        trio = ((split_name(keys), made_views[place], film.concept), ("real", real_views[place], film.concept),
-                ("shuffled", made_views[place], other))  # fmt: skip
-        for kind, view, concept in trio:
-            if kind:
-                scores.append(Score("world/survival", kind, keys, view.is_identified(concept, seed=str(place))))
+        is_made, is_real = (views[place].is_identified(film.concept, seed=seed) for views in (made_views, real_views))
+        scores += [
+            Score(name, "real", keys, is_real),
+            Score(name, "shuffled", keys, made_views[place].is_identified(other, seed=seed)),
+        ]
+        if split := split_name(keys):
+            scores.append(Score(name, split, keys, is_made))
+            scores += [Score(f"{name}_of_real", split, keys, is_made)] if is_real else []
     return scores

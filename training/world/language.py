@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from functools import cache
 
-from training.world.pack import Concept, concepts
+from training.world.pack import Concept, concepts, thing_called
 from training.world.scene import DRAWN_BACKGROUNDS, PLAIN_BACKGROUNDS, Scene
 
 __all__ = [
@@ -88,7 +88,7 @@ def background_phrase(background: str, rng: random.Random | None = None) -> str:
 
 def _noun(scene: Scene, rng: random.Random | None, said: Collection[str]) -> str:
     """The first thing with its article or number, and what is `said` of size and style as adjectives."""
-    concept = concepts()[scene.things[0].concept]
+    concept = thing_called(scene.things[0].concept)
     count = len(scene.things) if scene.layout == "count" else 1
     words = [name_things(concept, rng, count=count)]
     if "style" in said:
@@ -104,7 +104,7 @@ def _noun(scene: Scene, rng: random.Random | None, said: Collection[str]) -> str
 def _both(scene: Scene, rng: random.Random | None, said: Collection[str]) -> str:
     """The two things of a relation."""
     first = _noun(scene, rng, said)
-    second = with_article(name_things(concepts()[scene.things[1].concept], rng))
+    second = with_article(name_things(thing_called(scene.things[1].concept), rng))
     if "relation" not in said:
         return f"{first} and {second}"
     if rng and rng.random() < 0.2 and scene.relation in ("left of", "right of"):

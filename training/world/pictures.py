@@ -11,10 +11,21 @@ from training.world.conversation import SHAPES, Part, Snapshot, Talk
 from training.world.edits import Edit, edit_scene, sample_edit
 from training.world.held_out import Split, split_of, split_of_all
 from training.world.language import caption, describe, with_article
-from training.world.pack import STYLES, concepts
+from training.world.pack import STYLES, concepts, extras, further_drawings
 from training.world.phrases import exchanges, phrases, vary
 from training.world.questions import ask
-from training.world.scene import PLAIN_BACKGROUNDS, SIZES, Layout, Light, Scene, place_things, sample_scene
+from training.world.scene import (
+    COUNTS,
+    DRAWN_BACKGROUNDS,
+    PLACES,
+    PLAIN_BACKGROUNDS,
+    SIZES,
+    Layout,
+    Light,
+    Scene,
+    place_things,
+    sample_scene,
+)
 from training.world.talk import talk
 
 __all__ = ["PICTURE_TASKS", "caption_turn", "draw_turn", "edited", "sample_picture", "thank"]
@@ -26,6 +37,7 @@ KINDS_OF_LAYOUT = {
     "count": ("count", "style"),
     "relation": ("relation", "style"),
 }
+SHOWN_SIZES = ("small", "medium")  # no larger than the sprites of the album
 TINTS = (0.8, 1.2)  # of red, green and blue light
 MENTION = {"style": 0.5, "background": 0.65, "place": 0.5, "size": 0.45, "count": 0.95, "relation": 0.9}
 
@@ -159,8 +171,7 @@ def sample_picture(rng: random.Random, split: Split, layout: Layout | None = Non
     return sample_scene(rng, split, layout=layout, kind=_focus(rng, split, layout))
 
 
-def _caption_image(rng: random.Random, split: Split) -> Talk:
-    scene = sample_picture(rng, split)
+def _described(rng: random.Random, scene: Scene) -> Talk:
     talk_ = Talk(_shape(rng, scene))
     text = vary(rng, rng.choice(phrases("caption")))
     talk_.say("user", *([scene] if rng.random() < 0.12 else _shown(rng, scene, text)))
@@ -169,14 +180,21 @@ def _caption_image(rng: random.Random, split: Split) -> Talk:
     return talk_
 
 
-def _question(rng: random.Random, split: Split) -> Talk:
-    scene = sample_picture(rng, split)
+def _asked(rng: random.Random, scene: Scene) -> Talk:
     question = ask(rng, scene)
     talk_ = Talk(_shape(rng, scene))
     talk_.say("user", *_shown(rng, scene, vary(rng, question.text)))
     talk_.say("assistant", question.answer)
     talk_.truth["question"] = question
     return talk_
+
+
+def _caption_image(rng: random.Random, split: Split) -> Talk:
+    return _described(rng, sample_picture(rng, split))
+
+
+def _question(rng: random.Random, split: Split) -> Talk:
+    return _asked(rng, sample_picture(rng, split))
 
 
 def edited(rng: random.Random, edit: Edit) -> list[Part]:
@@ -302,9 +320,8 @@ def _practice(rng: random.Random, split: Split) -> Talk:
             return talk_
 
 
-def _seen_anew(rng: random.Random, split: Split) -> Talk:
-    """Describe a picture, or answer a question about it, whose things face the other way or stand in other light."""
-    talk_ = rng.choices((_caption_image, _question), (80, 20))[0](rng, split)
+def _in_other_light(rng: random.Random, talk_: Talk) -> Talk:
+    """Turn the things of its pictures the other way, or show them in other light."""
     tint = rng.uniform(*TINTS), rng.uniform(*TINTS), rng.uniform(*TINTS)
     light = Light(is_mirrored=rng.random() < 0.5, tint=tint)
     talk_.turns = [
@@ -313,6 +330,33 @@ def _seen_anew(rng: random.Random, split: Split) -> Talk:
     ]
     talk_.truth["light"] = light
     return talk_
+
+
+def _seen_anew(rng: random.Random, split: Split) -> Talk:
+    """Describe a picture, or answer a question about it, whose things face the other way or stand in other light."""
+    return _in_other_light(rng, rng.choices((_caption_image, _question), (80, 20))[0](rng, split))
+
+
+def _album(rng: random.Random, split: Split) -> Talk:
+    """Describe a picture, or answer a question about it, of what the model does not draw.
+
+    It learns what a fox is from more drawings than its own three, and what a style is from more things than its own.
+    """
+    while True:
+        is_extra = rng.random() < 0.5
+        name, style = (rng.choice(tuple(extras())), rng.choice(STYLES)) if is_extra else rng.choice(further_drawings())
+        grounds = tuple(PLAIN_BACKGROUNDS) if rng.random() < 0.75 else DRAWN_BACKGROUNDS
+        scene = place_things(
+            rng,
+            names=(name,),
+            style=style,
+            background=rng.choice(grounds),
+            count=rng.choice(COUNTS) if rng.random() < 0.2 else 1,
+            place="center" if rng.random() < 0.3 else rng.choice(tuple(PLACES)),
+            size=rng.choice(SHOWN_SIZES),
+        )
+        if scene.split == split:
+            return _in_other_light(rng, rng.choices((_described, _asked), (80, 20))[0](rng, scene))
 
 
 PICTURE_TASKS: dict[str, Callable[[random.Random, Split], Talk]] = {
@@ -324,4 +368,5 @@ PICTURE_TASKS: dict[str, Callable[[random.Random, Split], Talk]] = {
     "dialogue": _dialogue,
     "practice": _practice,
     "seen_anew": _seen_anew,
+    "album": _album,
 }

@@ -12,7 +12,7 @@ from training.world.language import (
     parse,
     place_phrase,
 )
-from training.world.pack import concepts
+from training.world.pack import concepts, thing_called
 from training.world.phrases import phrases
 from training.world.scene import DRAWN_BACKGROUNDS, Scene
 
@@ -48,17 +48,23 @@ class Question:
     fact: Fact
 
 
+def _so(scene: Scene, fact: bool) -> str:
+    """Say what is seen, and only then yes or no: what was seen is then compared with what was asked, word by word."""
+    seen = [thing_called(thing.concept) for thing in scene.things]
+    words = f"They are {seen[0].plural}" if scene.layout == "count" else f"I see {' and '.join(t.one for t in seen)}"
+    return f"{words}, so {'yes' if fact else 'no'}."
+
+
 def _thing(rng: random.Random, scene: Scene) -> tuple[str, str, Fact]:
-    concept = concepts()[scene.things[0].concept]
+    concept = thing_called(scene.things[0].concept)
     answer = f"They are {concept.plural}." if scene.layout == "count" else f"It is {concept.one}."
     return rng.choice(phrases("what_thing")), answer, concept.name
 
 
 def _group(rng: random.Random, scene: Scene) -> tuple[str, str, Fact]:
     group = rng.choice(tuple(GROUPS))
-    fact = concepts()[scene.things[0].concept].group == group
-    answer = f"Yes, it is {GROUPS[group]}." if fact else f"No, it is not {GROUPS[group]}."
-    return rng.choice(phrases("what_group")).format(group=GROUPS[group]), answer, fact
+    fact = thing_called(scene.things[0].concept).group == group
+    return rng.choice(phrases("what_group")).format(group=GROUPS[group]), _so(scene, fact), fact
 
 
 def _background(rng: random.Random, scene: Scene) -> tuple[str, str, Fact]:
@@ -68,7 +74,7 @@ def _background(rng: random.Random, scene: Scene) -> tuple[str, str, Fact]:
 
 
 def _count(rng: random.Random, scene: Scene) -> tuple[str, str, Fact]:
-    concept, count = concepts()[scene.things[0].concept], len(scene.things)
+    concept, count = thing_called(scene.things[0].concept), len(scene.things)
     text = rng.choice(phrases("how_many")).format(s=concept.plural)
     one = f"There is one {concept.name}."
     return text, one if count == 1 else f"There are {NUMBER_WORDS[count]} {concept.plural}.", count
@@ -112,16 +118,15 @@ def _size(rng: random.Random, scene: Scene) -> tuple[str, str, Fact]:
 def _present(rng: random.Random, scene: Scene) -> tuple[str, str, Fact]:
     here = {thing.concept for thing in scene.things}
     fact = rng.random() < 0.5
-    asked = concepts()[
+    asked = thing_called(
         rng.choice([thing.concept for thing in scene.things] if fact else [n for n in concepts() if n not in here])
-    ]
+    )
     frames = [
         frame
         for frame in phrases("is_there")
         if scene.layout == "single" or "Is this" not in frame and "Is it" not in frame
     ]
-    answer = f"Yes, there is {asked.one}." if fact else f"No, there is no {asked.name}."
-    return rng.choice(frames).format(x=asked.one), answer, fact
+    return rng.choice(frames).format(x=asked.one), _so(scene, fact), fact
 
 
 _ASK = {
@@ -132,14 +137,14 @@ _ASK = {
 
 def ask(rng: random.Random, scene: Scene) -> Question:
     """Ask something that the scene answers."""
-    kind = rng.choice(KINDS[scene.layout])
+    kind = rng.choice([kind for kind in KINDS[scene.layout] if kind != "style" or kind in scene.slots])
     return Question(kind, *_ASK[kind](rng, scene))
 
 
 def read_answer(kind: str, text: str) -> Fact | None:
     """Read the fact out of an answer to a question of this kind; None where it states none."""
     if kind in ("group", "present"):
-        word = re.match(r"\W*(yes|no)\b", text.lower())
+        word = re.search(r"\b(yes|no)\b", text.lower())
         return word[1] == "yes" if word else None
     if kind == "count":
         numbers = {"one": 1, **NUMBERS}

@@ -88,11 +88,10 @@ class Scene:
     def slots(self) -> dict[str, str | int]:
         """Everything a full caption says of the scene, by slot."""
         first = self.things[0]
-        slots: dict[str, str | int] = {
-            "thing": first.concept,
-            "style": self.style,
-            "background": self.background,
-        }
+        slots: dict[str, str | int] = {"thing": first.concept}
+        if self.style in STYLES:  # the others have no name
+            slots["style"] = self.style
+        slots["background"] = self.background
         if self.layout == "count":
             return slots | {"count": len(self.things)}
         if self.layout == "relation":
