@@ -186,17 +186,15 @@ def _read_json(archive: Path, name: str) -> Any:
     return json.loads(read_members(archive, {f"package/{name}"})[f"package/{name}"])
 
 
-def _draw(icon: dict[str, Any], icons: dict[str, Any], side: int) -> np.ndarray:
-    """Draw one SVG of an icon set, whose own size stands in the icon or in the set."""
-    width, height = (icon.get(name, icons.get(name, icons.get("height", 16))) for name in ("width", "height"))
-    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
-    return fit(Image.open(io.BytesIO(_as_png(svg))), side)
-
-
-def _as_png(svg: str) -> bytes:
+def _draw(icons: dict[str, Any], name: str, side: int) -> np.ndarray:
+    """Draw one SVG of an icon set."""
     import resvg_py
 
-    return bytes(resvg_py.svg_to_bytes(svg_string=svg, width=RENDERED, height=RENDERED))
+    icon = icons | icons["icons"][name]  # an icon may have a size of its own
+    box = f"0 0 {icon['width']} {icon['height']}"
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{icon["body"]}</svg>'
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=RENDERED, height=RENDERED)
+    return fit(Image.open(io.BytesIO(bytes(png))), side)
 
 
 def slugs_by_code(flat: Path) -> dict[str, str]:
@@ -207,7 +205,7 @@ def slugs_by_code(flat: Path) -> dict[str, str]:
 def _sprites_from_svg(archive: Path, codes: list[str], side: int) -> Iterator[np.ndarray]:
     icons, slugs = _read_json(archive, "icons.json"), slugs_by_code(archive)
     for code in codes:
-        yield _draw(icons["icons"][slugs[code]], icons, side)
+        yield _draw(icons, slugs[code], side)
 
 
 def sprites(style: str, archive: Path, codes: list[str], side: int = SPRITE) -> Iterator[np.ndarray]:
@@ -228,7 +226,7 @@ def further_sprites(archive: Path, concepts: list[dict[str, Any]], slugs: dict[s
         slug, name = slugs[concept["code"]], concept["name"]
         names = (slug, name, f"{name} face", f"{slug}-face", *concept["aliases"], slug.replace("-face", ""))
         found = next((by_name[key] for n in names if (key := re.sub("[- ]", "", n)) in by_name), None)
-        yield _draw(icons["icons"][found], icons, SHOWN) if found else np.zeros((SHOWN, SHOWN, 4), np.uint8)
+        yield _draw(icons, found, SHOWN) if found else np.zeros((SHOWN, SHOWN, 4), np.uint8)
 
 
 def _plural(name: str) -> str:

@@ -5,6 +5,7 @@ What the assistant says is what the model is trained to say.
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from training.world.conversation import SHAPES, Part, Snapshot, Talk
@@ -14,18 +15,7 @@ from training.world.language import caption, describe, with_article
 from training.world.pack import STYLES, concepts, extras, further_drawings
 from training.world.phrases import exchanges, phrases, vary
 from training.world.questions import ask
-from training.world.scene import (
-    COUNTS,
-    DRAWN_BACKGROUNDS,
-    PLACES,
-    PLAIN_BACKGROUNDS,
-    SIZES,
-    Layout,
-    Light,
-    Scene,
-    place_things,
-    sample_scene,
-)
+from training.world.scene import PLAIN_BACKGROUNDS, SIZES, Layout, Light, Scene, place_things, sample_scene
 from training.world.talk import talk
 
 __all__ = ["PICTURE_TASKS", "caption_turn", "draw_turn", "edited", "sample_picture", "thank"]
@@ -37,7 +27,6 @@ KINDS_OF_LAYOUT = {
     "count": ("count", "style"),
     "relation": ("relation", "style"),
 }
-SHOWN_SIZES = ("small", "medium")  # no larger than the sprites of the album
 TINTS = (0.8, 1.2)  # of red, green and blue light
 MENTION = {"style": 0.5, "background": 0.65, "place": 0.5, "size": 0.45, "count": 0.95, "relation": 0.9}
 
@@ -180,8 +169,8 @@ def _described(rng: random.Random, scene: Scene) -> Talk:
     return talk_
 
 
-def _asked(rng: random.Random, scene: Scene) -> Talk:
-    question = ask(rng, scene)
+def _asked(rng: random.Random, scene: Scene, kind: str = "") -> Talk:
+    question = ask(rng, scene, kind)
     talk_ = Talk(_shape(rng, scene))
     talk_.say("user", *_shown(rng, scene, vary(rng, question.text)))
     talk_.say("assistant", question.answer)
@@ -195,6 +184,12 @@ def _caption_image(rng: random.Random, split: Split) -> Talk:
 
 def _question(rng: random.Random, split: Split) -> Talk:
     return _asked(rng, sample_picture(rng, split))
+
+
+def _presence(rng: random.Random, split: Split) -> Talk:
+    """Ask whether something is there, or belongs to a group: yes and no are hard to learn, so there are many."""
+    scene = sample_picture(rng, split)
+    return _asked(rng, scene, "group" if scene.layout == "count" else "present")
 
 
 def edited(rng: random.Random, edit: Edit) -> list[Part]:
@@ -343,19 +338,11 @@ def _album(rng: random.Random, split: Split) -> Talk:
     It learns what a fox is from more drawings than its own three, and what a style is from more things than its own.
     """
     while True:
+        scene = sample_scene(rng, None, layout="count" if rng.random() < 0.2 else "single")
         is_extra = rng.random() < 0.5
         name, style = (rng.choice(tuple(extras())), rng.choice(STYLES)) if is_extra else rng.choice(further_drawings())
-        grounds = tuple(PLAIN_BACKGROUNDS) if rng.random() < 0.75 else DRAWN_BACKGROUNDS
-        scene = place_things(
-            rng,
-            names=(name,),
-            style=style,
-            background=rng.choice(grounds),
-            count=rng.choice(COUNTS) if rng.random() < 0.2 else 1,
-            place="center" if rng.random() < 0.3 else rng.choice(tuple(PLACES)),
-            size=rng.choice(SHOWN_SIZES),
-        )
-        if scene.split == split:
+        scene = replace(scene, things=tuple(replace(thing, concept=name, style=style) for thing in scene.things))
+        if scene.split == split and scene.size != "big":  # the album's sprites are small
             return _in_other_light(rng, rng.choices((_described, _asked), (80, 20))[0](rng, scene))
 
 
@@ -363,6 +350,7 @@ PICTURE_TASKS: dict[str, Callable[[random.Random, Split], Talk]] = {
     "text_to_image": _text_to_image,
     "caption_image": _caption_image,
     "question": _question,
+    "presence": _presence,
     "edit": _edit,
     "chat": _chat,
     "dialogue": _dialogue,

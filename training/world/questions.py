@@ -135,9 +135,13 @@ _ASK = {
 }  # fmt: skip
 
 
-def ask(rng: random.Random, scene: Scene) -> Question:
-    """Ask something that the scene answers."""
-    kind = rng.choice([kind for kind in KINDS[scene.layout] if kind != "style" or kind in scene.slots])
+def ask(rng: random.Random, scene: Scene, kind: str = "") -> Question:
+    """Ask something that the scene answers.
+
+    Args:
+        kind: one of KINDS of its layout; any where it is empty.
+    """
+    kind = kind or rng.choice([kind for kind in KINDS[scene.layout] if kind != "style" or kind in scene.slots])
     return Question(kind, *_ASK[kind](rng, scene))
 
 
