@@ -117,7 +117,7 @@ def find_folder(path_or_id: str | Path, *, files: Iterable[str]) -> Path:
     Raises:
         CheckpointError: there is neither.
     """
-    folder = Path(path_or_id)
+    folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         return folder
     if folder.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path_or_id)):

@@ -26,10 +26,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT / "training" / "world" / "data"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from training.world.pack import COLUMNS, DATA, FURTHER_STYLES, JUDGE_STYLE, STYLES  # noqa: E402
+
 SPRITE = 64  # pixels a side
-COLUMNS = 12  # sprites in a row of an atlas
 RENDERED = 256  # pixels a side of a drawn SVG before it is shrunk
 SHOWN = 32  # pixels a side of sprites that are only looked at
 EXTRAS = 300  # concepts that are only looked at
@@ -98,8 +99,6 @@ SOURCES = {
         "86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154",
     ),
 }
-DRAWN = ("3D", "flat", "simple")  # styles that the model learns to draw
-FURTHER = ("emojione", "fxemoji", "streamline")  # styles in which the concepts are only looked at
 # Of what else people draw, the kinds that are one thing each and not a concept's near relation by name.
 EXTRA_CATEGORIES = {
     "Animals & Nature": "animals", "Food & Drink": "foods", "Travel & Places": "vehicles and places",
@@ -300,14 +299,14 @@ def build(out: Path, downloads: Path) -> list[Path]:
     concepts = json.loads((DATA / "concepts.json").read_text())
     archives = {name: fetch(source, downloads) for name, source in SOURCES.items()}
     codes = [concept["code"] for concept in concepts]
-    for style in (*DRAWN, "twemoji"):
+    for style in (*STYLES, JUDGE_STYLE):
         write_atlas(out / f"{style.lower()}.png", list(sprites(style, archives[style], codes)))
     slugs = slugs_by_code(archives["flat"])
-    for style in FURTHER:
+    for style in FURTHER_STYLES:
         write_atlas(out / f"{style}.png", list(further_sprites(archives[style], concepts, slugs)))
     extras = choose_extras(archives["simple"], archives["flat"], archives["3D"], concepts)
     (out / "extras.json").write_text(json.dumps(extras, indent=1) + "\n", encoding="utf-8")
-    for style in DRAWN:
+    for style in STYLES:
         tiles = list(sprites(style, archives[style], [extra["code"] for extra in extras], SHOWN))
         write_atlas(out / f"extras_{style.lower()}.png", tiles)
     lines = small_talk(archives["chitchat"], archives["chatterbot"])

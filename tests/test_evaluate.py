@@ -16,7 +16,7 @@ from omni.parts import Image, Text
 from omni.pipeline import Reply
 from training.evaluate import app, chosen_tasks, evaluate, spread
 from training.exams.pictures import is_unharmed, untouched
-from training.exams.room import Room, pictures_of, words_of
+from training.exams.room import Room, by_split, pictures_of, with_of_real, words_of
 from training.exams.words import held_out_phrasings
 from training.scores import Score, figures, share, table, wilson_interval
 from training.sheets import contact_sheet
@@ -182,6 +182,22 @@ def fits(frame: Sequence[str], said: Sequence[str], held: dict[str, set[str]]) -
         is_held = said[0] in held["{p}" if "{p}" in frame[0] else "{x}"]
         return is_held and (fits(frame, said[1:], held) or fits(frame[1:], said[1:], held))
     return frame[0] == said[0] and fits(frame[1:], said[1:], held)
+
+
+def test_scores_of_a_question_go_under_their_splits() -> None:
+    pairs = [("style", concept, "flat") for concept in concepts()]
+    splits = {tuple(split for split, _ in by_split([pair], 1, 2, 3)) for pair in pairs}
+    assert splits == {("seen", "real", "shuffled"), ("unseen", "real", "shuffled"), ("real", "shuffled")}
+    seen = next(pair for pair in pairs if by_split([pair], 1, 2, 3)[0] == ("seen", 1))
+
+    def measures(*, real: bool) -> list[tuple[str, str, bool]]:
+        rights = by_split([seen], False, real, True)
+        scores = with_of_real([Score("thing", split, (seen,), is_right) for split, is_right in rights])
+        return [(score.measure, score.split, score.is_right) for score in scores]
+
+    plain = [("thing", "seen", False), ("thing", "real", False), ("thing", "shuffled", True)]
+    assert measures(real=False) == plain
+    assert measures(real=True)[3:] == [("thing_of_real", "seen", False)]
 
 
 def test_phrasings_share_no_template_with_training() -> None:

@@ -79,6 +79,29 @@ def test_lora_on_text_moves_and_exports_merged(llm, tmp_path):
     assert torch.equal(model.get_parameter(weight), plain.get_parameter(weight))
 
 
+def test_one_expert_alone_is_trained(llm, tmp_path):
+    config = settings(llm, tmp_path, experts=["vision"])
+    before, after = trained(config)
+    assert set(after) == {
+        name
+        for name, _ in before.named_parameters()
+        if ".experts.vision." in name or name.startswith(("modulations.vision.", "latent_embeddings.vision."))
+    }
+    assert not torch.equal(after[weight := "layers.0.experts.vision.q_proj.weight"], before.get_parameter(weight))
+    export(config, out=tmp_path / "model", source="x", dtype=torch.float32)
+    exported = dict(OmniModel.from_pretrained(tmp_path / "model").named_parameters())
+    assert all(torch.equal(exported[name], p) for name, p in before.named_parameters() if name not in after)
+    with pytest.raises(ConfigError, match="experts names 'smell'; the model's are text, vision"):
+        build_parts(settings(llm, tmp_path, experts=["smell"]))
+
+
+def test_text_expert_alone_has_the_words(llm, tmp_path):
+    model = build_parts(settings(llm, tmp_path, experts=["text"])).model
+    moved = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert {"embed_tokens.weight", "norm.weight", "layers.0.experts.text.q_proj.weight"} <= moved
+    assert not any("vision" in name or name.startswith("sigma_embedding") for name in moved)
+
+
 def test_trained_text_moves(llm, tmp_path):
     before, after = trained(settings(llm, tmp_path))
     name = "layers.1.experts.text.q_proj.weight"
@@ -92,6 +115,7 @@ def test_trained_text_moves(llm, tmp_path):
         ({"text": "frozen", "model": {"num_layers": 2}, "tokenizer": "x"}, "for runs with model.llm"),
         ({"start": "x"}, "both say what to start from"),
         ({"lora": {}}, "lora needs start"),
+        ({"text": "frozen", "experts": ["vision"]}, "all say what is trained"),
     ],
 )
 def test_impossible_combinations_are_refused(tmp_path, others, message):

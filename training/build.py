@@ -1,6 +1,6 @@
 """What a run trains: the model, new, from a folder, or around a language model; its tokenizer and codecs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,8 @@ def build_parts(config: TrainConfig) -> Parts:
             f"tokenizer {folder} has {tokenizer.num_text_ids} text ids, the model {model.config.num_text_ids}; "
             "leave tokenizer out to take the model's own"
         )
+    if config.experts is not None:
+        train_only(model, config.experts)
     if config.lora is None:
         return Parts(model, tokenizer)
     base = fingerprint(model)
@@ -135,6 +137,8 @@ def _around_language_model(config: TrainConfig) -> Parts:
     model, tokenizer = from_language_model(str(config.llm), seed=config.seed, **settings)
     if config.tokenizer is not None:
         raise ConfigError("tokenizer is the language model's own; leave it out")
+    if config.experts is not None:
+        train_only(model, config.experts)
     if config.text == "trained":
         return Parts(model, tokenizer)
     _check_freezing(config, model.config)
@@ -171,6 +175,24 @@ def freeze_text(model: OmniModel) -> None:
 
     for matrix in {model.embed_tokens.weight, model.lm_head.weight}:
         matrix.register_hook(keep_words)
+
+
+def train_only(model: OmniModel, experts: Sequence[str]) -> None:
+    """Freeze everything but some experts: their layers, the projections of their streams, and with text's the words.
+
+    Raises:
+        ConfigError: the model has no such expert.
+    """
+    config = model.config
+    parts = ["embed_tokens.", "lm_head.", "norm."] if config.text_expert in experts else []
+    for expert in experts:
+        if expert not in config.experts:
+            raise ConfigError(f"experts names {expert!r}; the model's are {', '.join(config.experts)}")
+        streams = [name for name, stream in config.streams.items() if stream["expert"] == expert]
+        parts += [f"modulations.{expert}.", *(f"latent_embeddings.{stream}." for stream in streams)]
+    for name, parameter in model.named_parameters():
+        is_inside = any(f".experts.{expert}." in name for expert in experts)
+        parameter.requires_grad_(is_inside or name.startswith(tuple(parts)))
 
 
 class Codecs(Mapping[str, Any]):

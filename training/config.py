@@ -179,6 +179,7 @@ class TrainConfig(Section):
     start: a model folder whose weights to start from; new weights where left out. With model, which may then have
         more experts and streams, what start lacks begins new.
     text: whether a language model's own weights are trained, frozen, or changed by `lora`.
+    experts: those that are trained, with what belongs to them alone; all weights where left out.
     tokenizer, codecs: folders; codecs by stream. Where left out, those of `start`.
     lora: train an adapter.
     """
@@ -190,6 +191,7 @@ class TrainConfig(Section):
     model: dict[str, Any] | None = None
     start: str | None = None
     text: Literal["trained", "frozen", "lora"] = "trained"
+    experts: list[str] | None = Field(None, min_length=1)
     tokenizer: str | None = None
     codecs: dict[str, str] = {}
     data: Data
@@ -221,6 +223,8 @@ class TrainConfig(Section):
             raise ValueError("tokenizer is missing; a new model needs the folder of one")
         if self.text != "trained" and self.llm is None:
             raise ValueError(f"text is {self.text!r}, which is for runs with model.llm; leave it out")
+        if self.experts is not None and (self.lora is not None or self.text != "trained"):
+            raise ValueError("experts, lora and text all say what is trained; give one")
         if (self.text == "lora") and (self.lora is None or self.lora.targets != ["text"]):
             raise ValueError("text is 'lora': add a lora section with targets [text]")
         if self.is_adapter and self.start is None:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from training.exams.films import Shown
 from training.exams.pictures import EDGE, SMALLEST_REST, is_unharmed
-from training.exams.room import Pixels, Room, next_of_same, pictures_of, shape_of, split_name, words_of
+from training.exams.room import Pixels, Room, by_split, next_of_same, pictures_of, shape_of, words_of
 from training.scores import Score
 from training.world.conversation import Example
 from training.world.held_out import Key
@@ -53,15 +53,13 @@ def inpaint(room: Room, count: int) -> tuple[list[Score], Shown]:
     scores = []
     for number, example in enumerate(examples):
         keys, thing, seed_text = _thing_keys(example), example.truth["asked"]["thing"], str(number)
-        trio = ((split_name(keys), views[number], number, made), ("real", real_views[number], number, reals),
-                ("shuffled", views[others[number]], others[number], made))  # fmt: skip
-        rest = _rest(givens[number])
-        for kind, view, which, pictures in trio:
-            if kind:
-                scores.append(Score("inpaint/thing", kind, keys, view.is_identified(thing, seed=seed_text)))
-            if kind and rest.mean() >= SMALLEST_REST:
-                is_right = is_unharmed(pictures[which], before=wholes[number], codec=reals[number], rest=rest)
-                scores.append(Score("inpaint/unharmed", kind, keys, is_right))
+        rest, other = _rest(givens[number]), others[number]
+        trio = ((views[number], made[number]), (real_views[number], reals[number]), (views[other], made[other]))
+        for split, (view, picture) in by_split(keys, *trio):
+            scores.append(Score("inpaint/thing", split, keys, view.is_identified(thing, seed=seed_text)))
+            if rest.mean() >= SMALLEST_REST:
+                is_right = is_unharmed(picture, before=wholes[number], codec=reals[number], rest=rest)
+                scores.append(Score("inpaint/unharmed", split, keys, is_right))
     shown = []
     for example, picture in zip(examples, made, strict=True):
         shown += [(pictures_of(example.messages[0])[0], words_of(example.messages[0])), (picture, "-> filled in")]

@@ -7,7 +7,16 @@ from functools import cached_property
 import numpy as np
 
 from omni.parts import Video
-from training.exams.room import Pixels, Room, collect, films_of, next_of_same, pictures_of, split_name, words_of
+from training.exams.room import (
+    Pixels,
+    Room,
+    by_split,
+    collect,
+    films_of,
+    next_of_same,
+    pictures_of,
+    words_of,
+)
 from training.judges.motion import Spot, Tracker, backgrounds, film_verb, place_of, verb_of
 from training.judges.views import View
 from training.scores import Score
@@ -125,10 +134,8 @@ def judge_films(room: Room, examples: Sequence[Example], filmed: Sequence[Pixels
         for number, other in zip(numbers, others, strict=True):
             asked, name, seed = examples[number].truth["asked"], f"text_to_video/{measure}", str(number)
             keys = _rule_keys(examples[number], kind)
-            if split := split_name(keys):
-                yield Score(name, split, keys, rule(views[number], asked, seed))
-            yield Score(name, "real", keys, rule(real_views[number], asked, seed))
-            yield Score(name, "shuffled", keys, rule(views[numbers[other]], asked, seed))
+            for split, view in by_split(keys, views[number], real_views[number], views[numbers[other]]):
+                yield Score(name, split, keys, rule(view, asked, seed))
 
 
 def text_to_video(room: Room, count: int) -> tuple[list[Score], Shown]:
@@ -201,12 +208,10 @@ def judge_followed(task: str, made: Sequence[Followed], reals: Sequence[Followed
         trios = ((one, film), (real, film), (one, other))
         found = {name: [rule(who, what, seed) for who, what in trios] for name, (_, rule) in FOLLOWED_RULES.items()}
         found["kept"] = [a and b for a, b in zip(found["thing"], found["background"], strict=True)]
-        for name, (is_right, is_real, is_shuffled) in found.items():
+        for name, rights in found.items():
             keys = keys_of(film, FOLLOWED_RULES[name][0]) if name in FOLLOWED_RULES else film.scene(0).keys
-            if split := split_name(keys):
+            for split, is_right in by_split(keys, *rights):
                 yield Score(f"{task}/{name}", split, keys, is_right)
-            yield Score(f"{task}/{name}", "real", keys, is_real)
-            yield Score(f"{task}/{name}", "shuffled", keys, is_shuffled)
 
 
 def image_to_video(room: Room, count: int) -> tuple[list[Score], Shown]:

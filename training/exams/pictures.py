@@ -1,6 +1,7 @@
 """Exams whose answer is a picture: drawing and editing."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ from numpy.typing import NDArray
 from training.exams.room import (
     Pixels,
     Room,
+    by_split,
     collect,
     next_of_same,
     pictures_of,
     shape_of,
-    split_name,
+    with_of_real,
     words_of,
 )
 from training.judges.templates import relation_between
@@ -102,17 +104,15 @@ def judge_drawings(room: Room, examples: Sequence[Example], drawn: Sequence[Pixe
         for number, other in zip(numbers, others, strict=True):
             asked, name, seed = examples[number].truth["asked"], f"text_to_image/{measure}", str(number)
             keys = asked_keys(examples[number], measure)
-            is_right, is_real = (rule(them[number], asked, seed) for them in (views, real_views))
-            split = split_name(keys)
-            if split:
-                yield Score(name, split, keys, is_right)
-            yield Score(name, "real", keys, is_real)
-            yield Score(name, "shuffled", keys, rule(views[numbers[other]], asked, seed))
-            if split and measure == "thing":
-                scene = examples[number].truth["scenes"][0]
-                yield Score(f"{name}_{scene.size or scene.layout}", split, keys, is_right)
-                if is_real:
-                    yield Score(f"{name}_of_real", split, keys, is_right)
+            trio = by_split(keys, views[number], real_views[number], views[numbers[other]])
+            scores = [Score(name, split, keys, rule(view, asked, seed)) for split, view in trio]
+            if measure != "thing":
+                yield from scores
+                continue
+            yield from with_of_real(scores)
+            scene = examples[number].truth["scenes"][0]
+            own = (score for score in scores if score.split in ("seen", "unseen"))
+            yield from (replace(score, measure=f"{name}_{scene.size or scene.layout}") for score in own)
 
 
 def text_to_image(room: Room, count: int) -> tuple[list[Score], list[tuple[Pixels, str]]]:
@@ -210,25 +210,15 @@ def judge_edits(room: Room, examples: Sequence[Example], edited: Sequence[Pixels
     others = next_of_same([(example.truth["edit"].operation, shape_of(example)) for example in examples])
     for number, example in enumerate(examples):
         edit: Edit = example.truth["edit"]
-        keys, split = (edit.key,), split_name((edit.key,))
-        names = ("edit/changed", f"edit/changed_{edit.operation}")
-        rest = untouched(befores[number], afters[number])
-        for name in names:
-            if split:
-                yield Score(name, split, keys, is_changed(views[number], edit))
-            yield Score(name, "real", keys, is_changed(real_views[number], edit))
-            yield Score(name, "shuffled", keys, is_changed(views[others[number]], edit))
-        if rest.mean() < SMALLEST_REST:
-            continue
-        for name in ("edit/unharmed", f"edit/unharmed_{edit.operation}"):
-            for kind, picture in (
-                (split, edited[number]),
-                ("real", reals[number]),
-                ("shuffled", edited[others[number]]),
-            ):
-                if kind:
-                    is_right = is_unharmed(picture, before=befores[number], codec=codecs[number], rest=rest)
-                    yield Score(name, kind, keys, is_right)
+        keys, other, rest = (edit.key,), others[number], untouched(befores[number], afters[number])
+        trio = ((views[number], edited[number]), (real_views[number], reals[number]), (views[other], edited[other]))
+        for split, (view, picture) in by_split(keys, *trio):
+            found = {"changed": is_changed(view, edit)}
+            if rest.mean() >= SMALLEST_REST:
+                found["unharmed"] = is_unharmed(picture, before=befores[number], codec=codecs[number], rest=rest)
+            for name, is_right in found.items():
+                yield Score(f"edit/{name}", split, keys, is_right)
+                yield Score(f"edit/{name}_{edit.operation}", split, keys, is_right)
 
 
 def edit(room: Room, count: int) -> tuple[list[Score], list[tuple[Pixels, str]]]:

@@ -1,7 +1,7 @@
 """Where exams take place: the candidate, the judges, and what all exams share."""
 
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from omni.parts import Audio, Video
 from training.judges.views import PictureJudges
-from training.scores import ScoreSplit
+from training.scores import Score, ScoreSplit
 from training.world.conversation import SHAPES, Example
 from training.world.held_out import Key, Split, split_of_all
 from training.world.tasks import document
@@ -124,6 +124,27 @@ def split_name(keys: Sequence[Key]) -> ScoreSplit | None:
     """Tell whether training contained these combinations; None for those that it looks at to stop."""
     names: dict[Split, ScoreSplit | None] = {"train": "seen", "test": "unseen", "validation": None}
     return names[split_of_all(keys)]
+
+
+def by_split(keys: Sequence[Key], own: Item, real: Item, shuffled: Item) -> list[tuple[ScoreSplit, Item]]:
+    """Put what is judged under the names of its splits: the candidate's own answer under seen or unseen, or nowhere.
+
+    Args:
+        keys: combinations that were asked for.
+        own: the candidate's answer.
+        real: the true one.
+        shuffled: the candidate's answer to another question.
+    """
+    pairs = ((split_name(keys), own), ("real", real), ("shuffled", shuffled))
+    return [(split, answer) for split, answer in pairs if split]
+
+
+def with_of_real(scores: Sequence[Score]) -> Iterator[Score]:
+    """Yield the scores of one question, and the candidate's again as "..._of_real" where the true answer is right."""
+    yield from scores
+    if any(score.split == "real" and score.is_right for score in scores):
+        own = (score for score in scores if score.split in ("seen", "unseen"))
+        yield from (replace(score, measure=f"{score.measure}_of_real") for score in own)
 
 
 def next_of_same(kinds: Sequence[Hashable]) -> list[int]:

@@ -9,7 +9,18 @@ from numpy.typing import NDArray
 
 from omni.parts import Audio
 from training.exams.listening import errors_in_row, hear_in_rows, heard_words
-from training.exams.room import Pixels, Room, as_given, collect, next_of_same, shape_of, split_name, words_of
+from training.exams.room import (
+    Pixels,
+    Room,
+    as_given,
+    by_split,
+    collect,
+    next_of_same,
+    shape_of,
+    split_name,
+    with_of_real,
+    words_of,
+)
 from training.judges.fetched import mono, resample
 from training.judges.notes import notes_of
 from training.judges.onsets import matched, onsets_of
@@ -112,20 +123,26 @@ def _replies(room: Room, examples: Sequence[Example], label: str) -> list[Any]:
 
 
 def _judged(
-    measure: str, examples: Sequence[Example], answers: dict[str, Sequence[Any]], rule: Callable[[Example, Any], bool]
+    measure: str,
+    examples: Sequence[Example],
+    answers: dict[str, Sequence[Any]],
+    rule: Callable[[Example, Any], bool],
+    *,
+    of_real: bool = False,
 ) -> Iterator[Score]:
     """Score every answer by a rule: the model's own, the real ones, and the model's to other questions.
 
     Args:
         answers: "own" and "real" answers, in the order of the examples.
         rule: tells from the example and an answer whether it is right.
+        of_real: count those apart whose real answer is right.
     """
     others = next_of_same([_kind(example) for example in examples])
     for number, example in enumerate(examples):
         keys = tuple(example.truth["keys"])
-        kinds = ((split_name(keys), answers["own"][number]), ("real", answers["real"][number]),
-                 ("shuffled", answers["own"][others[number]]))  # fmt: skip
-        yield from (Score(measure, kind, keys, rule(example, answer)) for kind, answer in kinds if kind)
+        trio = by_split(keys, answers["own"][number], answers["real"][number], answers["own"][others[number]])
+        scores = [Score(measure, split, keys, rule(example, answer)) for split, answer in trio]
+        yield from with_of_real(scores) if of_real else scores
 
 
 def _kind(example: Example) -> str:
@@ -212,14 +229,14 @@ def _is_known(example: Example) -> bool:
 
 
 def sound(room: Room, count: int) -> tuple[list[Score], Shown]:
-    """Examine named sounds, those alone whose real recording the classifier knows."""
+    """Examine named sounds, those alone whose real recording the classifier knows (apart: knows after the codec)."""
     examples = _both_splits(room, "sound", count, want=_is_known)
     answers = {"own": _sounded(room, examples, "sound"), "real": _true_sounds(room, examples)}
 
     def rule(example: Example, samples: Samples) -> bool:
         return is_named(example.truth["heard"][0], samples)
 
-    return list(_judged("sound/class", examples, answers, rule)), []
+    return list(_judged("sound/class", examples, answers, rule, of_real=True)), []
 
 
 def speech_to_text(room: Room, count: int) -> tuple[list[Score], Shown]:
@@ -312,12 +329,10 @@ def audio_video(room: Room, count: int) -> tuple[list[Score], Shown]:
         film, keys = example.truth["films"][0], tuple(example.truth["keys"])
         real = _items(example.messages[1], "video")[0]
         sound = room.sound_round_trip(real["audio"]) if room.sound_round_trip else real["audio"]
-        rights = {
-            split_name(keys): _in_time(film, films[number].frames, onsets[number]),
-            "real": _in_time(film, real["frames"], onsets_of(sound)),
-            "shuffled": _in_time(film, films[number].frames, onsets[other]),
-        }
-        scores += [Score("audio_video/onset", kind, keys, is_right) for kind, is_right in rights.items() if kind]
+        seen = films[number].frames
+        trio = ((seen, onsets[number]), (real["frames"], onsets_of(sound)), (seen, onsets[other]))
+        for split, (frames, heard) in by_split(keys, *trio):
+            scores.append(Score("audio_video/onset", split, keys, _in_time(film, frames, heard)))
     firsts = [film.frames[0] for film in films]
     return scores, [(first, words_of(one.messages[0])) for first, one in zip(firsts, examples, strict=True)]
 

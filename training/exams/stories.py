@@ -7,7 +7,7 @@ from typing import Any
 
 from omni.parts import Image, Text, Video
 from training.exams.films import Shown
-from training.exams.room import Pixels, Room, collect, next_of_same, split_name, words_of
+from training.exams.room import Pixels, Room, by_split, collect, next_of_same, split_name, words_of
 from training.judges.motion import film_verb
 from training.judges.views import View
 from training.scores import Score
@@ -138,14 +138,11 @@ def story(room: Room, count: int) -> tuple[list[Score], Shown]:
     others = next_of_same([""] * len(examples))
     for number, example in enumerate(examples):
         concept, other = (examples[one].truth["asked"]["thing"] for one in (number, others[number]))
-        keys = wish_keys(example)
-        split, seed = split_name(keys), str(number)
-        trio = ((split, tellings[number], views[number], concept, tellings[number]),
-                ("real", reals[number], real_views[number], concept, reals[number]),
-                ("shuffled", tellings[number], views[number], other, tellings[others[number]]))  # fmt: skip
-        for kind, told, seen, who, sentences in trio:
-            if not kind:
-                continue
+        keys, seed = wish_keys(example), str(number)
+        trio = ((tellings[number], views[number], concept, tellings[number]),
+                (reals[number], real_views[number], concept, reals[number]),
+                (tellings[number], views[number], other, tellings[others[number]]))  # fmt: skip
+        for kind, (told, seen, who, sentences) in by_split(keys, *trio):
             scores.append(Score("story/character", kind, keys, is_same_character(seen, who, seed)))
             trues = [
                 is_true(beat, spoken.sentence, view, seed)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from omni.parts import Video
 from training.exams.films import Shown, both_splits, strip
-from training.exams.room import Room, as_given, collect, films_of, next_of_same, split_name
+from training.exams.room import Room, as_given, by_split, collect, films_of, next_of_same
 from training.scores import Score
 from training.world.conversation import Example
 from training.world.film_language import film_caption, parse_film
@@ -33,14 +33,11 @@ def caption_video(room: Room, count: int) -> tuple[list[Score], Shown]:
     others = next_of_same([len(film.actors) for film in films])
     scores = []
     for number, film in enumerate(films):
-        kinds = (
-            (split_name(film.keys), texts[number]), ("real", film_caption(film)), ("shuffled", texts[others[number]]),
-        )  # fmt: skip
-        for kind, text in ((kind, text) for kind, text in kinds if kind):
+        for split, text in by_split(film.keys, texts[number], film_caption(film), texts[others[number]]):
             slots = parse_film(text)
-            scores.append(Score("caption_video/slots", kind, film.keys, slots == film.slots))
+            scores.append(Score("caption_video/slots", split, film.keys, slots == film.slots))
             for slot, value in film.slots.items():
-                scores.append(Score(f"caption_video/{slot}", kind, film.keys, slots.get(slot) == value))
+                scores.append(Score(f"caption_video/{slot}", split, film.keys, slots.get(slot) == value))
     shown = [(strip(clip), text) for clip, text in zip(clips, texts, strict=True)]
     return sorted(scores, key=lambda score: score.measure != "caption_video/slots"), shown
 
@@ -61,13 +58,10 @@ def question_video(room: Room, count: int) -> tuple[list[Score], Shown]:
     others = next_of_same([one.kind for one in asked])
     scores = []
     for number, (film, one) in enumerate(zip(_films(examples), asked, strict=True)):
-        kinds = ((split_name(film.keys), texts[number]), ("real", one.answer), ("shuffled", texts[others[number]]))
-        for name in ("question_video/answer", f"question_video/answer_{one.kind}"):
-            scores += [
-                Score(name, kind, film.keys, read_film_answer(one.kind, text) == one.fact)
-                for kind, text in kinds
-                if kind
-            ]
+        names = ("question_video/answer", f"question_video/answer_{one.kind}")
+        for split, text in by_split(film.keys, texts[number], one.answer, texts[others[number]]):
+            is_right = read_film_answer(one.kind, text) == one.fact
+            scores += [Score(name, split, film.keys, is_right) for name in names]
     clips = [films_of(example.messages[0])[0] for example in examples]
     shown = [(strip(clip), f"{one.text} {text}") for clip, one, text in zip(clips, asked, texts, strict=True)]
     return sorted(scores, key=lambda score: score.measure != "question_video/answer"), shown

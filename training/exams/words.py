@@ -9,11 +9,11 @@ from typing import Any
 from training.exams.room import (
     Pixels,
     Room,
+    by_split,
     collect,
     next_of_same,
     pictures_of,
     shape_of,
-    split_name,
     words_of,
 )
 from training.scores import Score
@@ -55,13 +55,12 @@ def caption_image(room: Room, count: int) -> tuple[list[Score], Shown]:
     scores = []
     for number, example in enumerate(examples):
         scene = example.truth["scenes"][0]
-        truth, split = canonical(scene.slots), split_name(scene.keys)
-        kinds = ((split, texts[number]), ("real", caption(scene)), ("shuffled", texts[others[number]]))
-        for kind, text in ((kind, text) for kind, text in kinds if kind):
+        truth = canonical(scene.slots)
+        for split, text in by_split(scene.keys, texts[number], caption(scene), texts[others[number]]):
             slots = canonical(parse(text))
-            scores.append(Score("caption_image/slots", kind, scene.keys, slots == truth))
+            scores.append(Score("caption_image/slots", split, scene.keys, slots == truth))
             for slot, value in truth.items():
-                scores.append(Score(f"caption_image/{slot}", kind, scene.keys, slots.get(slot) == value))
+                scores.append(Score(f"caption_image/{slot}", split, scene.keys, slots.get(slot) == value))
     return sorted(scores, key=lambda score: score.measure != "caption_image/slots"), list(
         zip(pictures, texts, strict=True)
     )
@@ -84,10 +83,8 @@ def long_talk(room: Room, count: int) -> tuple[list[Score], Shown]:
         scene, other = (examples[n].truth["scenes"][0] for n in (number, others[number]))
         truth, slots = canonical(scene.slots), canonical(parse(text))
         measure = f"long_talk/behind_{TALK_LENGTHS[place]}"
-        if split := split_name(scene.keys):
-            scores.append(Score(measure, split, scene.keys, slots == truth))
-        scores.append(Score(measure, "real", scene.keys, canonical(parse(caption(scene))) == truth))
-        scores.append(Score(measure, "shuffled", scene.keys, slots == canonical(other.slots)))
+        rights = (slots == truth, canonical(parse(caption(scene))) == truth, slots == canonical(other.slots))
+        scores += [Score(measure, split, scene.keys, is_right) for split, is_right in by_split(scene.keys, *rights)]
     return scores, []
 
 
@@ -107,9 +104,10 @@ def question(room: Room, count: int) -> tuple[list[Score], Shown]:
     scores = []
     for number, (example, one) in enumerate(zip(examples, asked, strict=True)):
         keys = example.truth["scenes"][0].keys
-        kinds = ((split_name(keys), texts[number]), ("real", one.answer), ("shuffled", texts[others[number]]))
-        for name in ("question/answer", f"question/answer_{one.kind}"):
-            scores += [Score(name, kind, keys, read_answer(one.kind, text) == one.fact) for kind, text in kinds if kind]
+        names = ("question/answer", f"question/answer_{one.kind}")
+        for split, text in by_split(keys, texts[number], one.answer, texts[others[number]]):
+            is_right = read_answer(one.kind, text) == one.fact
+            scores += [Score(name, split, keys, is_right) for name in names]
     shown = [(picture, f"{one.text} {text}") for picture, one, text in zip(pictures, asked, texts, strict=True)]
     return sorted(scores, key=lambda score: score.measure != "question/answer"), shown
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from training.exams.films import SIZE, Shown, strip
-from training.exams.room import Pixels, Room, next_of_same, split_name
+from training.exams.room import Pixels, Room, by_split, next_of_same, with_of_real
 from training.judges.motion import Spot, Tracker, expected_move, is_obeyed
 from training.scores import Score
 from training.world.conversation import SHAPES, Example
@@ -95,10 +95,8 @@ def world(room: Room, count: int) -> tuple[list[Score], Shown]:
         spots, plan = _spots(room, frames), plans[number]
         # Judged against the actions of another world.
         shorter = plans[others[number]][: len(plan)]
-        trio = ((split_name(keys), spots, plan), ("real", _spots(room, real), plan), ("shuffled", spots, shorter))
-        for kind, where, actions in trio:
-            if kind:
-                scores += [Score("world/action", kind, keys, right) for right in obeyed(where, actions, SIZE)]
+        for split, (where, actions) in by_split(keys, (spots, plan), (_spots(room, real), plan), (spots, shorter)):
+            scores += [Score("world/action", split, keys, right) for right in obeyed(where, actions, SIZE)]
     scores += _survivals(room, examples, [n for n, far in enumerate(is_long) if far], played, reals)
     return scores, [(strip(frames), _wish(example)) for frames, example in zip(played, examples, strict=True)]
 
@@ -113,16 +111,14 @@ def _survivals(
         room.judges.view([frames[number][-1] for number in numbers], styles=styles, things=things)
         for frames in (played, reals)
     )
-    scores, name = [], "world/survival"
-    for place, film in enumerate(films):
-        keys, seed = film.scene(0).keys, str(place)
-        other = films[(place + 1) % len(films)].concept
-        is_made, is_real = (views[place].is_identified(film.concept, seed=seed) for views in (made_views, real_views))
-        scores += [
-            Score(name, "real", keys, is_real),
-            Score(name, "shuffled", keys, made_views[place].is_identified(other, seed=seed)),
-        ]
-        if split := split_name(keys):
-            scores.append(Score(name, split, keys, is_made))
-            scores += [Score(f"{name}_of_real", split, keys, is_made)] if is_real else []
+    scores: list[Score] = []
+    for place, (film, made, real) in enumerate(zip(films, made_views, real_views, strict=True)):
+        keys, other = film.scene(0).keys, films[(place + 1) % len(films)].concept
+        trio = ((made, film.concept), (real, film.concept), (made, other))
+        scores += with_of_real(
+            [
+                Score("world/survival", split, keys, view.is_identified(name, seed=str(place)))
+                for split, (view, name) in by_split(keys, *trio)
+            ]
+        )
     return scores

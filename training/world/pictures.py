@@ -333,17 +333,18 @@ def _seen_anew(rng: random.Random, split: Split) -> Talk:
 
 
 def _album(rng: random.Random, split: Split) -> Talk:
-    """Describe a picture, or answer a question about it, of what the model does not draw.
+    """Answer a question about a picture of what the model neither draws nor describes.
 
-    It learns what a fox is from more drawings than its own three, and what a style is from more things than its own.
+    It learns what a fox is from more drawings than its own three, and what a style is from more things than its own;
+    were they described, descriptions of its own things would name what is in the album alone.
     """
     while True:
         scene = sample_scene(rng, None, layout="count" if rng.random() < 0.2 else "single")
-        is_extra = rng.random() < 0.5
+        is_extra = rng.random() < 0.3
         name, style = (rng.choice(tuple(extras())), rng.choice(STYLES)) if is_extra else rng.choice(further_drawings())
         scene = replace(scene, things=tuple(replace(thing, concept=name, style=style) for thing in scene.things))
         if scene.split == split and scene.size != "big":  # the album's sprites are small
-            return _in_other_light(rng, rng.choices((_described, _asked), (80, 20))[0](rng, scene))
+            return _in_other_light(rng, _asked(rng, scene, "style" if is_extra and rng.random() < 0.5 else "thing"))
 
 
 PICTURE_TASKS: dict[str, Callable[[random.Random, Split], Talk]] = {
