@@ -21,7 +21,10 @@ from omni.errors import CheckpointError, ConfigError
 from omni.model import OmniModel
 from omni.text import TextTokenizer
 
-__all__ = ["Defaults", "check_manifest", "find_folder", "load_folder", "save_folder", "write_manifest"]
+__all__ = [
+    "HUB_FILES", "Defaults", "check_manifest", "file_sums", "find_folder", "load_folder", "save_folder",
+    "write_manifest",
+]  # fmt: skip
 
 MANIFEST, SETTINGS, CONFIG = "manifest.json", "omni.json", "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -80,11 +83,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def file_sums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file in a model folder but the manifest, by its path inside."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return {p.relative_to(folder).as_posix(): _digest(p) for p in files}
+
+
 def write_manifest(folder: Path) -> None:
     """Write the SHA-256 of every file in a model folder."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-    sums = {p.relative_to(folder).as_posix(): _digest(p) for p in files}
-    (folder / MANIFEST).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(file_sums(folder), indent=1) + "\n", encoding="utf-8")
 
 
 def check_manifest(folder: Path) -> None:

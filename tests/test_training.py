@@ -473,6 +473,31 @@ def test_program_says_one_sentence(tmp_path):
     assert done.returncode == 1 and "did you mean 'output'" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_the_mean_of_two_models(settings, tokenizer, codec, tmp_path):
+    from omni.checkpoint import Defaults, load_folder, save_folder
+    from training.build import build_model
+    from training.merge import merge
+
+    models = [build_model(settings.model_copy(update={"seed": seed}), tokenizer) for seed in (1, 2)]
+    for name, model in zip("ab", models, strict=True):
+        save_folder(tmp_path / name, model=model, tokenizer=tokenizer, codecs={"vision": codec}, defaults=Defaults())
+    merge([tmp_path / "a", tmp_path / "b"], out=tmp_path / "mean", dtype=torch.float32)
+    mean = dict(load_folder(tmp_path / "mean")[0].named_parameters())
+    for (name, a), b in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(mean[name], (a + b) / 2)
+
+    with pytest.raises(ConfigError, match="two models or more"):
+        merge([tmp_path / "a"], out=tmp_path / "mean")
+    (tmp_path / "b" / "tokenizer" / "more.txt").write_text("another tokenizer")
+    with pytest.raises(ConfigError, match="other tokenizers or codecs"):
+        merge([tmp_path / "a", tmp_path / "b"], out=tmp_path / "mean")
+    sizes = settings.model | {"num_layers": settings.model["num_layers"] + 1}
+    deeper = build_model(settings.model_copy(update={"model": sizes}), tokenizer)
+    save_folder(tmp_path / "c", model=deeper, tokenizer=tokenizer, codecs={"vision": codec}, defaults=Defaults())
+    with pytest.raises(ConfigError, match="different sizes"):
+        merge([tmp_path / "a", tmp_path / "c"], out=tmp_path / "mean")
+
+
 def test_a_larger_model_begins_with_the_weights_of_a_smaller_one(settings, tokenizer, codec, tmp_path):
     """Experts and streams may be added; on what the smaller one knew, both say the same."""
     from omni.checkpoint import Defaults, save_folder

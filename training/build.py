@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from omni.adapters import fingerprint
-from omni.checkpoint import find_folder
+from omni.checkpoint import HUB_FILES, find_folder
 from omni.codecs import codec_class
 from omni.config import OmniConfig
 from omni.errors import ConfigError
@@ -19,8 +19,6 @@ from training.config import TrainConfig
 from training.lora import add_lora
 
 __all__ = ["Parts", "build_model", "build_parts", "load_codecs"]
-
-HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.md")
 
 
 @dataclass
