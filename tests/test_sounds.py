@@ -266,3 +266,9 @@ def test_mix_cuts_what_does_not_fit_and_never_clips():
 
 def test_to_grid_is_a_whole_number_of_latents():
     assert to_grid(0.08) == 1280 and to_grid(0.081) == 2560
+
+
+def test_practised_sounds_are_several_or_two_in_turn():
+    noises = [document("practice_sound", seed, "train").truth["heard"][0] for seed in range(40)]
+    assert all(noise.then or noise.count > 1 for noise in noises)
+    assert any(noise.then for noise in noises) and any(noise.count > 1 for noise in noises)

@@ -22,6 +22,7 @@ from training.world.scene import (
     PLAIN_BACKGROUNDS,
     RELATIONS,
     SIZES,
+    USUAL_SPOTS,
     boxes,
     on_cells,
     render,
@@ -304,6 +305,31 @@ def test_practice_leaves_out_what_every_second_picture_shows():
         extents = {thing.extent for scene in scenes for thing in scene.things}
         are_told = "asked" not in example.truth and any(scene.relation for scene in scenes)
         assert extents and (example.truth["shape"] == "icon" or are_told or SIZES["medium"] not in extents)
+
+
+def test_practised_edits_are_the_hard_ones():
+    operations = Counter(document("practice_edit", seed).truth["edit"].operation for seed in range(60))
+    assert set(operations) == {"remove", "restyle", "count", "replace"}
+
+
+def test_several_that_are_asked_for_stand_in_the_usual_spots_and_shown_ones_anywhere():
+    def arrangements(task):
+        shown = [scene for seed in range(400) for scene in document(task, seed).truth["scenes"]]
+        several = [scene for scene in shown if scene.layout == "count"]
+        return {tuple((thing.row, thing.column) for thing in scene.things) for scene in several}
+
+    usual = [PLACES[spot] for spot in USUAL_SPOTS]
+    assert arrangements("text_to_image") == {tuple(usual[:count]) for count in COUNTS}
+    assert len(arrangements("caption_image")) > 20
+
+
+def test_a_changed_number_adds_or_takes_away_the_last():
+    rng = random.Random(7)
+    for _ in range(50):
+        edit = sample_edit(rng, "train", "count")
+        few, more = sorted((edit.source.things, edit.result.things), key=len)
+        assert more[: len(few)] == few
+        assert [(thing.row, thing.column) for thing in more] == [PLACES[spot] for spot in USUAL_SPOTS[: len(more)]]
 
 
 def drawn(example):

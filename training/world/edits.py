@@ -25,6 +25,7 @@ from training.world.scene import (
     PLACES,
     PLAIN_BACKGROUNDS,
     SIZES,
+    USUAL_SPOTS,
     Layout,
     Scene,
     Thing,
@@ -142,8 +143,10 @@ def _count(rng: random.Random, scene: Scene) -> Edit:
     concept = concepts()[scene.things[0].concept]
     wanted = rng.choice([count for count in COUNTS if count != len(scene.things)])
     fewer, more = sorted((len(scene.things), wanted))
-    full = place_things(rng, names=(concept.name,), style=scene.style, background=scene.background, count=more)
-    few = replace(full, things=tuple(full.things[number] for number in sorted(rng.sample(range(more), fewer))))
+    full = place_things(
+        rng, names=(concept.name,), style=scene.style, background=scene.background, count=more, spots=USUAL_SPOTS[:more]
+    )
+    few = replace(full, things=full.things[:fewer])
     source, result = (few, full) if wanted == more else (full, few)
     frame = rng.choice(phrases("count"))
     change = wanted - len(scene.things)

@@ -15,7 +15,16 @@ from training.world.language import caption, describe, with_article
 from training.world.pack import STYLES, concepts, extras, further_drawings
 from training.world.phrases import exchanges, phrases, vary
 from training.world.questions import ask
-from training.world.scene import PLAIN_BACKGROUNDS, SIZES, Layout, Light, Scene, place_things, sample_scene
+from training.world.scene import (
+    PLAIN_BACKGROUNDS,
+    SIZES,
+    USUAL_SPOTS,
+    Layout,
+    Light,
+    Scene,
+    place_things,
+    sample_scene,
+)
 from training.world.talk import talk
 
 __all__ = ["PICTURE_TASKS", "caption_turn", "draw_turn", "edited", "sample_picture", "thank"]
@@ -47,8 +56,9 @@ def _layout(rng: random.Random) -> Layout:
 
 
 def _with_defaults(rng: random.Random, scene: Scene, said: set[str]) -> Scene:
-    """Give what the request leaves open its usual value: plain ground (mostly white), center, medium."""
+    """Give what the request leaves open its usual value: plain ground (mostly white), center, medium, usual spots."""
     background = scene.background
+    count = len(scene.things) if scene.layout == "count" else 1
     if "background" not in said:
         background = "white" if rng.random() < 0.7 else rng.choice(tuple(PLAIN_BACKGROUNDS))
     return place_things(
@@ -56,7 +66,8 @@ def _with_defaults(rng: random.Random, scene: Scene, said: set[str]) -> Scene:
         names=tuple(dict.fromkeys(thing.concept for thing in scene.things)),
         style=scene.style if "style" in said else rng.choices(STYLES, (50, 25, 25))[0],
         background=background,
-        count=len(scene.things) if scene.layout == "count" else 1,
+        count=count,
+        spots=USUAL_SPOTS[:count],
         place=scene.place if "place" in said else "center",
         size=scene.size if "size" in said else "medium",
         relation=scene.relation if "relation" in said else "left of" if scene.relation else "",
@@ -197,8 +208,8 @@ def edited(rng: random.Random, edit: Edit) -> list[Part]:
     return [edit.result] if rng.random() < 0.6 else [rng.choice(phrases("edit_reply")), edit.result]
 
 
-def _edit(rng: random.Random, split: Split) -> Talk:
-    edit = sample_edit(rng, split, own=split != "train" and rng.random() < 0.6)
+def _edit(rng: random.Random, split: Split, operation: str | None = None) -> Talk:
+    edit = sample_edit(rng, split, operation, own=split != "train" and rng.random() < 0.6)
     talk_ = Talk(_shape(rng, edit.source if len(edit.source.things) > 1 else edit.result))
     talk_.say("user", *_shown(rng, edit.source, vary(rng, edit.instruction)), keys=edit.keys)
     talk_.say("assistant", *edited(rng, edit))
@@ -315,6 +326,11 @@ def _practice(rng: random.Random, split: Split) -> Talk:
             return talk_
 
 
+def _practice_edit(rng: random.Random, split: Split) -> Talk:
+    """Edit in the ways that are learnt last: what is named is to go, or all that is there is drawn another way."""
+    return _edit(rng, split, rng.choice(("remove", "remove", "restyle", "count", "replace")))
+
+
 def _in_other_light(rng: random.Random, talk_: Talk) -> Talk:
     """Turn the things of its pictures the other way, or show them in other light."""
     tint = rng.uniform(*TINTS), rng.uniform(*TINTS), rng.uniform(*TINTS)
@@ -356,6 +372,7 @@ PICTURE_TASKS: dict[str, Callable[[random.Random, Split], Talk]] = {
     "chat": _chat,
     "dialogue": _dialogue,
     "practice": _practice,
+    "practice_edit": _practice_edit,
     "seen_anew": _seen_anew,
     "album": _album,
 }

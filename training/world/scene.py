@@ -17,8 +17,8 @@ from training.world.pack import STYLES, concepts, sprite_at
 
 __all__ = [
     "BACKGROUNDS", "CELL", "COUNTS", "DRAWN_BACKGROUNDS", "LAYOUTS", "PICTURE_SIZES", "PLACES", "PLAIN_BACKGROUNDS",
-    "RELATIONS", "SIZES", "Layout", "Light", "Scene", "Thing", "boxes", "count_spots", "ground_of", "on_cells",
-    "place_things", "render", "sample_scene",
+    "RELATIONS", "SIZES", "USUAL_SPOTS", "Layout", "Light", "Scene", "Thing", "boxes", "count_spots", "ground_of",
+    "on_cells", "place_things", "render", "sample_scene",
 ]  # fmt: skip
 
 PLAIN_BACKGROUNDS = {
@@ -37,6 +37,9 @@ SIZES = {"small": 0.375, "medium": 0.5, "big": 0.75}
 RELATIONS = ("left of", "right of", "above", "below")
 COUNTS = (2, 3, 4, 5)
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
+# Where several stand in a picture that is asked for: the first so many. Were it any corner, a drawing of three would
+# begin as a blend of all arrangements and end with a thing in each of the four.
+USUAL_SPOTS = ("top left", "bottom right", "top right", "bottom left", "center")
 PICTURE_SIZES = ((64, 64), (64, 96), (96, 64), (48, 48))
 RELATED_EXTENT = 0.5
 SEVERAL_EXTENT = 0.375

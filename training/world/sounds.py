@@ -18,7 +18,7 @@ from training.world.motion import Film
 from training.world.notes import Music, name_of, play, sample_music
 from training.world.phrases import phrases, vary
 from training.world.scene import Scene, place_things
-from training.world.sound_classes import CALLED, make_noise, sample_noise
+from training.world.sound_classes import CALLED, Noise, make_noise, sample_noise
 from training.world.sound_films import (
     SHOWN_INSTRUMENTS,
     impact_onsets,
@@ -127,7 +127,18 @@ def _typed(rng: random.Random, text: str) -> str:
 
 
 def _sound(rng: random.Random, split: Split) -> Talk:
+    return _asked_noise(rng, sample_noise(rng, split))
+
+
+def _practice_sound(rng: random.Random, split: Split) -> Talk:
+    """Make a sound several times, or two in turn: of the sounds of `sound` half are single ones."""
     noise = sample_noise(rng, split)
+    while not noise.keys:
+        noise = sample_noise(rng, split)
+    return _asked_noise(rng, noise)
+
+
+def _asked_noise(rng: random.Random, noise: Noise) -> Talk:
     is_single = noise.count == 1 and not noise.then
     section = "sound_of_one" if is_single and rng.random() < 0.25 else "sound_of"
     text = rng.choice(phrases(section)).format(x=describe_noise(rng, noise))
@@ -291,6 +302,7 @@ SOUND_TASKS: dict[str, Callable[[random.Random, Split], Talk]] = {
     "spoken_request": _spoken_request,
     "notes": _notes,
     "sound": _sound,
+    "practice_sound": _practice_sound,
     "caption_audio": _caption_audio,
     "question_audio": _question_audio,
     "audio_video": _audio_video,
