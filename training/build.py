@@ -101,8 +101,13 @@ def build_parts(config: TrainConfig) -> Parts:
     Raises:
         ConfigError, CheckpointError: a folder is missing or damaged, or settings do not fit it.
     """
-    if config.llm is not None:
-        return _around_language_model(config)
+    parts = _around_language_model(config) if config.llm is not None else _from_start_or_new(config)
+    if config.experts is not None:
+        train_only(parts.model, config.experts)
+    return parts
+
+
+def _from_start_or_new(config: TrainConfig) -> Parts:
     folder = config.tokenizer
     if folder is None:
         folder = str(find_folder(str(config.start), files=HUB_FILES) / "tokenizer")
@@ -113,8 +118,6 @@ def build_parts(config: TrainConfig) -> Parts:
             f"tokenizer {folder} has {tokenizer.num_text_ids} text ids, the model {model.config.num_text_ids}; "
             "leave tokenizer out to take the model's own"
         )
-    if config.experts is not None:
-        train_only(model, config.experts)
     if config.lora is None:
         return Parts(model, tokenizer)
     base = fingerprint(model)
@@ -135,8 +138,6 @@ def _around_language_model(config: TrainConfig) -> Parts:
     model, tokenizer = from_language_model(str(config.llm), seed=config.seed, **settings)
     if config.tokenizer is not None:
         raise ConfigError("tokenizer is the language model's own; leave it out")
-    if config.experts is not None:
-        train_only(model, config.experts)
     if config.text == "trained":
         return Parts(model, tokenizer)
     _check_freezing(config, model.config)

@@ -1,7 +1,6 @@
 """Exams whose answer is a picture: drawing and editing."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from training.exams.room import (
     by_split,
     collect,
     next_of_same,
+    own_again,
     pictures_of,
     shape_of,
     with_of_real,
@@ -111,8 +111,7 @@ def judge_drawings(room: Room, examples: Sequence[Example], drawn: Sequence[Pixe
                 continue
             yield from with_of_real(scores)
             scene = examples[number].truth["scenes"][0]
-            own = (score for score in scores if score.split in ("seen", "unseen"))
-            yield from (replace(score, measure=f"{name}_{scene.size or scene.layout}") for score in own)
+            yield from own_again(scores, scene.size or scene.layout)
 
 
 def text_to_image(room: Room, count: int) -> tuple[list[Score], list[tuple[Pixels, str]]]:

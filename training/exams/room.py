@@ -139,12 +139,17 @@ def by_split(keys: Sequence[Key], own: Item, real: Item, shuffled: Item) -> list
     return [(split, answer) for split, answer in pairs if split]
 
 
+def own_again(scores: Sequence[Score], ending: str) -> Iterator[Score]:
+    """Yield the candidate's own scores a second time, under a measure with an ending."""
+    own = (score for score in scores if score.split in ("seen", "unseen"))
+    yield from (replace(score, measure=f"{score.measure}_{ending}") for score in own)
+
+
 def with_of_real(scores: Sequence[Score]) -> Iterator[Score]:
     """Yield the scores of one question, and the candidate's again as "..._of_real" where the true answer is right."""
     yield from scores
     if any(score.split == "real" and score.is_right for score in scores):
-        own = (score for score in scores if score.split in ("seen", "unseen"))
-        yield from (replace(score, measure=f"{score.measure}_of_real") for score in own)
+        yield from own_again(scores, "of_real")
 
 
 def next_of_same(kinds: Sequence[Hashable]) -> list[int]:
