@@ -95,8 +95,8 @@ STAGES = (
     (
         700,
         5060,
-        "without the audio expert: usual spots for several things, edits practised, first frames; decayed to zero, then "
-        "averaged with the edition before",
+        "without the audio expert: usual spots for several things, edits practised, first frames; decayed to zero, "
+        "then averaged with the edition before",
     ),
     (
         2230,
