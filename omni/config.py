@@ -17,6 +17,7 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 EXPERT_SIZES = ("width", "ffn_dim")
 STREAM_SIZES = ("channels", "patch_size", "base_tokens")
+STREAM_OTHERS = ("expert", "reads_previous")
 
 DEFAULT_EXPERTS = {"text": {"width": 256, "ffn_dim": 768}, "vision": {"width": 256, "ffn_dim": 768}}
 DEFAULT_STREAMS = {"vision": {"channels": 16, "patch_size": 2, "expert": "vision", "base_tokens": 16}}
@@ -38,7 +39,9 @@ class OmniConfig(PreTrainedConfig):
         text_expert: the expert of text tokens.
         streams: name -> {"channels", "patch_size", "expert", "base_tokens"}: the kinds of latents. A token holds
             patch_size x patch_size positions of `channels` latents; base_tokens is the number of tokens of a
-            block that is trained with unshifted noise (see flow.shift_for_tokens).
+            block that is trained with unshifted noise (see flow.shift_for_tokens). With "reads_previous": true, a
+            noisy token reads what was last known at its place, and may keep it: the same place of the picture that
+            is changed, of the given first frame, of the film that goes on.
         stream_of: modality -> stream, for every modality the model can hold.
         prediction: what the latent head predicts, "clean" or "velocity".
         hidden_act: of the gated feed-forward; "silu".
@@ -104,12 +107,15 @@ class OmniConfig(PreTrainedConfig):
     def _check_sizes(self) -> None:
         names = ("num_text_ids", "num_control_ids", "num_layers", "num_heads", "num_kv_heads", "head_dim", "sigma_dim")
         sizes = {name: getattr(self, name) for name in names}
-        groups = (("experts", self.experts, EXPERT_SIZES, ()), ("streams", self.streams, STREAM_SIZES, ("expert",)))
+        groups = (("experts", self.experts, EXPERT_SIZES, ()), ("streams", self.streams, STREAM_SIZES, STREAM_OTHERS))
         for group, given, keys, others in groups:
             for name, values in given.items():
                 for key in values.keys() - {*keys, *others}:
                     raise ConfigError(f"{group}.{name}.{key} is unknown; known are {', '.join((*keys, *others))}")
                 sizes |= {f"{group}.{name}.{key}": values.get(key) for key in keys}
+        for name, stream in self.streams.items():
+            if not isinstance(stream.get("reads_previous", False), bool):
+                raise ConfigError(f"streams.{name}.reads_previous is {stream['reads_previous']!r}; give true or false")
         for name, value in sizes.items():
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigError(f"{name} is {value!r}; give a whole number above 0")

@@ -32,6 +32,7 @@ from omni.sequence import PackedBatch
 
 __all__ = ["OmniModel", "OmniOutput"]
 
+KEPT_AT_START = -3.0  # before the sigmoid: one twentieth
 SIGMA_ROWS_OF_HEAD = slice(0, 2)  # the final norm shares the changes of the first norm, plus its own table
 
 
@@ -95,11 +96,33 @@ class LatentEmbedding(nn.Module):
         self.norm = RMSNorm(width, config.norm_eps)
         self.modulation_table = nn.Parameter(torch.zeros(2, width))
         self.out_proj = nn.Linear(width, config.token_dim(stream))
+        self.previous = Previous(config, stream) if config.streams[stream].get("reads_previous") else None
 
-    def head(self, x: Tensor, shared: Tensor, sigma_index: Tensor) -> Tensor:
-        """Map final states [N, D] to predictions [N, C]."""
+    def final(self, x: Tensor, shared: Tensor, sigma_index: Tensor) -> Tensor:
+        """Normalise and modulate final states, [N, D]."""
         shift, scale = (shared[:-1, SIGMA_ROWS_OF_HEAD] + self.modulation_table).index_select(0, sigma_index).unbind(1)
-        return self.out_proj(modulate(self.norm(x), shift, scale))
+        return modulate(self.norm(x), shift, scale)
+
+
+class Previous(nn.Module):
+    """What was last known at a token's place: read with its noise, and kept as far as a gate says.
+
+    An edit changes a part and a film moves a part; the rest need not come through the layers to come out again.
+    """
+
+    def __init__(self, config: OmniConfig, stream: str) -> None:
+        super().__init__()
+        width = config.experts[config.streams[stream]["expert"]]["width"]
+        self.in_proj = nn.Linear(config.token_dim(stream), width)
+        self.gate_proj = nn.Linear(width, config.token_dim(stream))
+
+    def embed(self, latents: Tensor, is_known: Tensor) -> Tensor:
+        """Map [N, C] to what is added to the embedded noise, [N, D]: nothing where nothing is known, [N]."""
+        return self.in_proj(latents.to(self.in_proj.weight.dtype)) * is_known.unsqueeze(-1)
+
+    def kept(self, final: Tensor, is_known: Tensor) -> Tensor:
+        """Return how far each number is kept, [N, C], from final states [N, D]."""
+        return self.gate_proj(final).float().sigmoid() * is_known.unsqueeze(-1)
 
 
 class OmniModel(PreTrainedModel):
@@ -142,6 +165,13 @@ class OmniModel(PreTrainedModel):
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head
 
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False) -> None:
+        """Initialise a module, one without parameters of its own too, which transformers leaves out in custom code.
+
+        It guards code that writes into weights unasked; ours writes through transformers.initialization alone.
+        """
+        super()._initialize_weights(module, is_custom_code=False)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Start small; residual branches smaller with depth; sigma changes and the latent head at zero."""
@@ -159,6 +189,10 @@ class OmniModel(PreTrainedModel):
         if isinstance(module, Modulation):
             init.zeros_(module.proj.weight)
             init.zeros_(module.proj.bias)
+        if isinstance(module, Previous):
+            init.zeros_(module.in_proj.weight)
+            init.zeros_(module.gate_proj.weight)
+            init.constant_(module.gate_proj.bias, KEPT_AT_START)
         if isinstance(module, LatentEmbedding):
             init.zeros_(module.out_proj.weight)
             init.zeros_(module.out_proj.bias)
@@ -276,14 +310,27 @@ class OmniModel(PreTrainedModel):
                 ids = batch.ids.flatten()
                 parts[source] = self.embed_tokens(ids if len(plan.places) == 1 else ids[place])
             else:
-                latents = batch.latents.get(source, weight.new_zeros(0, self.config.token_dim(source)))
                 module = cast(LatentEmbedding, self.latent_embeddings[source])
-                parts[source] = module.in_proj(latents.to(weight.dtype))
+                parts[source] = module.in_proj(self._latents(batch, source).to(weight.dtype))
+                if module.previous is not None:
+                    parts[source] = parts[source] + module.previous.embed(*self._previous(batch, source))
         widths = [sizes["width"] for sizes in self.config.experts.values()]
         return [
             torch.cat([parts[source] for source in held] or [weight.new_zeros(0, widths[i])])
             for i, held in zip(plan.active, plan.sources, strict=True)
         ]
+
+    def _latents(self, batch: PackedBatch, stream: str) -> Tensor:
+        """Return the noisy latents of a stream, [N, C]; N is 0 where it is absent."""
+        found = batch.latents.get(stream)
+        return batch.sigmas.new_zeros(0, self.config.token_dim(stream)) if found is None else found
+
+    def _previous(self, batch: PackedBatch, stream: str) -> tuple[Tensor, Tensor]:
+        """Return what was last known at each token's place, [N, C], and whether anything was, [N]."""
+        if stream in batch.previous:
+            return batch.previous[stream], batch.is_known[stream]
+        absent = torch.zeros_like(self._latents(batch, stream))
+        return absent, absent.new_zeros(len(absent), dtype=torch.bool)
 
     def _mask(self, batch: PackedBatch, cache: CacheView | None) -> Any:
         if cache is not None:
@@ -307,13 +354,15 @@ class OmniModel(PreTrainedModel):
         for stream in finals.keys() & self.config.streams.keys():
             module, index = cast(LatentEmbedding, self.latent_embeddings[stream]), plan.sigma_index[stream]
             expert = self.config.streams[stream]["expert"]
-            said = module.head(finals[stream], shared[expert], index).float()
-            velocity[stream] = self._velocity(said, batch, stream, index)
+            final = module.final(finals[stream], shared[expert], index)
+            said, noisy = module.out_proj(final).float(), self._latents(batch, stream).float()
+            sigmas = batch.sigmas[index].expand(len(said))
+            if self.config.prediction == "clean":
+                said = to_velocity(noisy, said, sigmas)
+            if module.previous is not None:
+                previous, is_known = self._previous(batch, stream)
+                said = torch.lerp(said, to_velocity(noisy, previous, sigmas), module.previous.kept(final, is_known))
+            velocity[stream] = said
         text = finals.get("text", self.embed_tokens.weight[:0])
         hidden = self.norm(text.index_select(0, plan.rank))
         return OmniOutput(hidden, self.lm_head(hidden) if with_logits else None, velocity)
-
-    def _velocity(self, said: Tensor, batch: PackedBatch, stream: str, sigma_index: Tensor) -> Tensor:
-        if self.config.prediction == "velocity" or stream not in batch.latents:
-            return said
-        return to_velocity(batch.latents[stream].float(), said, batch.sigmas[sigma_index].expand(len(said)))

@@ -5,7 +5,7 @@ padded with zeros), V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from omni.cache import KVCache
 from omni.decode import TextStep, text_step
 from omni.model import OmniModel
-from omni.sequence import FlatDocument, Medium, Segment, TextRun, pack
+from omni.sequence import FlatDocument, FlatGrid, Medium, Segment, TextRun, pack
 
 __all__ = ["Item", "Reader", "join_grids", "split_grids", "to_items"]
 
@@ -40,23 +40,38 @@ def split_grids(latents: Tensor, block: Medium) -> list[Tensor]:
     return [x[..., : grid.latents.shape[-1]] for x, grid in zip(pieces, block.grids, strict=True)]
 
 
+@dataclass(frozen=True, eq=False)
+class _After:
+    """Where a document stands after an item.
+
+    Attributes:
+        position: of the next text token.
+        film_start: where the film before it began.
+        latest: the latest grid of each stream.
+    """
+
+    position: float = 0.0
+    film_start: float | None = None
+    latest: dict[str, FlatGrid] = field(default_factory=dict)
+
+
 @dataclass
 class _Row:
-    """What a row of the cache holds: its items, and for each the tokens and the positions after it."""
+    """What a row of the cache holds: its items, and for each the tokens and what follows needs to know after it."""
 
     items: list[Item] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
-    positions: list[tuple[float, float | None]] = field(default_factory=list)
+    after: list[_After] = field(default_factory=list)
 
     @property
-    def position(self) -> tuple[float, float | None]:
-        """Return where the next text token stands, and where the film before it began."""
-        return self.positions[-1] if self.positions else (0.0, None)
+    def state(self) -> _After:
+        """Return what the next token needs to know."""
+        return self.after[-1] if self.after else _After()
 
     def follow(self) -> FlatDocument:
         """Return an empty document that goes on here."""
-        position, film_start = self.position
-        return FlatDocument(next_position=position, film_start=film_start)
+        state = self.state
+        return FlatDocument(next_position=state.position, film_start=state.film_start, latest=state.latest)
 
 
 class Reader:
@@ -94,7 +109,7 @@ class Reader:
 
     def _truncate(self, row: int, num_items: int) -> None:
         held = self.rows[row]
-        for column in (held.items, held.lengths, held.positions):
+        for column in (held.items, held.lengths, held.after):
             del column[num_items:]
         self.cache.truncate(row, held.lengths[-1] if held.lengths else 0)
 
@@ -127,12 +142,11 @@ class Reader:
             self._text_step = text_step(self.model)
             return self.append(rows, [[token] for token in ids])
         held = [self.rows[row] for row in rows]
-        logits = step(ids, [int(row.position[0]) for row in held], self.cache.view(rows, 1))
+        logits = step(ids, [int(row.state.position) for row in held], self.cache.view(rows, 1))
         for number, row, token in zip(rows, held, ids, strict=True):
-            position, film_start = row.position
             row.items.append(token)
             row.lengths.append(self.cache.lengths[number] + 1)
-            row.positions.append((position + 1, film_start))
+            row.after.append(replace(row.state, position=row.state.position + 1))
             self.cache.commit(number, 1)
         return logits
 
@@ -148,7 +162,7 @@ class Reader:
                 flat.add_text((item,))
             held.items.append(item)
             held.lengths.append(start + len(flat))
-            held.positions.append((flat.next_position, flat.film_start))
+            held.after.append(_After(flat.next_position, flat.film_start, flat.latest))
         return flat
 
     def velocity_field(self, rows: Sequence[int], blocks: Sequence[Medium]) -> Callable[[Tensor, float], Tensor]:

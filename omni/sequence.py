@@ -7,7 +7,7 @@ B rows, L tokens in a row, N tokens of a stream, C numbers in a latent token, S 
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from omni.masks import PAD_DOCUMENT, AttentionIds
 __all__ = [
     "Document",
     "FlatDocument",
+    "FlatGrid",
     "Grid",
     "Medium",
     "PackedBatch",
@@ -138,6 +139,43 @@ def block_positions(start: float, seconds: Sequence[float], rows: int, columns: 
 
 
 @dataclass
+class FlatGrid:
+    """One copy of a grid's latents, one entry a token.
+
+    Attributes:
+        stream: whose latents they are.
+        latents: clean, [tokens, C].
+        sigma_slot: of each token, [tokens]; 0 is sigma 0.
+        shape: latent frames, rows, columns.
+        reads_previous: whether the stream reads what was last known at a token's place.
+        before: of a noisy copy, the latest readable grid of the stream, where its frames are of the same size.
+    """
+
+    stream: str
+    latents: Tensor
+    sigma_slot: Tensor
+    shape: tuple[int, int, int]
+    reads_previous: bool = False
+    before: "FlatGrid | None" = None
+
+    def previous(self) -> tuple[Tensor, Tensor]:
+        """Return for each noisy token what was last known at its place, [tokens, C], and whether anything was.
+
+        That is the latest frame before its own that is given, of its block or else of the grid before.
+        """
+        is_noisy = (self.sigma_slot > 0).view(self.shape)
+        frames = self.latents.view(*self.shape, -1)
+        latest = torch.zeros_like(frames[0]) if self.before is None else self.before.latents.view(*self.before.shape, -1)[-1]
+        known = torch.full(self.shape[1:], self.before is not None)
+        seen, is_known = [], []
+        for frame, noisy in zip(frames, is_noisy, strict=True):
+            is_known.append(known & noisy)
+            seen.append(latest * is_known[-1].unsqueeze(-1))
+            latest, known = torch.where(noisy.unsqueeze(-1), latest, frame), known | ~noisy
+        return torch.stack(seen).view_as(self.latents), torch.stack(is_known).flatten()
+
+
+@dataclass
 class FlatDocument:
     """A document as columns of numbers, one entry a token.
 
@@ -145,7 +183,8 @@ class FlatDocument:
         ids, modality, block, copy, sigma_slot, labels: integers; labels are -1 where nothing is predicted.
         readable: booleans.
         positions: one [tokens, 3] tensor for each piece.
-        latents: (stream, clean latents [tokens, C], sigma slot of each token) of each grid, in order.
+        latents: of each grid, in order.
+        latest: the latest readable grid of each stream.
         shifts: of each sigma slot; slot 0 is sigma 0.
         next_position: of the next text token.
         film_start: position at which the latest medium, or the film it goes on with, began; None before the first.
@@ -159,7 +198,8 @@ class FlatDocument:
     labels: list[int] = field(default_factory=list)
     readable: list[bool] = field(default_factory=list)
     positions: list[Tensor] = field(default_factory=list)
-    latents: list[tuple[str, Tensor, Tensor]] = field(default_factory=list)
+    latents: list[FlatGrid] = field(default_factory=list)
+    latest: dict[str, FlatGrid] = field(default_factory=dict)
     shifts: list[float] = field(default_factory=lambda: [0.0])
     next_position: float = 0.0
     film_start: float | None = None
@@ -198,8 +238,9 @@ class FlatDocument:
         """
         start = self._start_of(medium)
         for grid in medium.grids:
-            _, rows, columns, channels = grid.latents.shape
+            frames, rows, columns, channels = grid.latents.shape
             count = grid.num_tokens
+            stream = config.stream_of[grid.modality]
             slots = torch.where(grid.is_given, 0, slot)
             self.ids += [0] * count
             self.modality += [MODALITIES.index(grid.modality)] * count
@@ -209,7 +250,17 @@ class FlatDocument:
             self.labels += [-1] * count
             self.readable += [copy == 0] * count
             self.positions.append(block_positions(start, grid.seconds, rows, columns))
-            self.latents.append((config.stream_of[grid.modality], grid.latents.reshape(count, channels), slots))
+            flat = FlatGrid(stream, grid.latents.reshape(count, channels), slots, (frames, rows, columns))
+            flat.reads_previous = bool(config.streams[stream].get("reads_previous"))
+            flat.before = self._before(flat) if copy > 0 else None
+            self.latents.append(flat)
+        if copy == 0:
+            self.latest = self.latest | {flat.stream: flat for flat in self.latents[-len(medium.grids) :]}
+
+    def _before(self, grid: FlatGrid) -> FlatGrid | None:
+        """Return the latest readable grid of a grid's stream, if its frames are of the same size."""
+        latest = self.latest.get(grid.stream)
+        return latest if latest is not None and latest.shape[1:] == grid.shape[1:] else None
 
     def _start_of(self, medium: Medium) -> float:
         """Return where a medium begins; one that goes on with a film, where the film began."""
@@ -281,6 +332,8 @@ class PackedBatch:
         labels: the id that follows each of those places, [M].
         velocity: stream -> velocity to be learnt, [N, C]; None when nothing is.
         is_noisy: stream -> whether each token is trained, [N].
+        previous: stream -> what was last known at the place of each noisy token, [N, C]; zeros where nothing was.
+        is_known: stream -> whether anything was, [N].
         is_causal: whether plain causal attention is the whole rule here (text alone, one document a row).
     """
 
@@ -295,6 +348,8 @@ class PackedBatch:
     labels: Tensor | None = None
     velocity: dict[str, Tensor] | None = None
     is_noisy: dict[str, Tensor] | None = None
+    previous: dict[str, Tensor] = field(default_factory=dict)
+    is_known: dict[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> "PackedBatch":
         """Return the batch on another device."""
@@ -364,7 +419,7 @@ def pack(
     positions = torch.zeros(len(rows), length, 3)
     readable = torch.zeros(len(rows), length, dtype=torch.bool)
     shifts = [0.0]
-    blocks: list[tuple[str, Tensor, Tensor]] = []
+    grids: list[FlatGrid] = []
     for number, row in enumerate(rows):
         start = 0
         for document, flat in enumerate(row):
@@ -376,7 +431,8 @@ def pack(
             columns["document"][number, place] = document
             readable[number, place] = torch.tensor(flat.readable)
             positions[number, place] = torch.cat(flat.positions)
-            blocks += [(stream, x, torch.where(own > 0, own + len(shifts) - 1, 0)) for stream, x, own in flat.latents]
+            offset = len(shifts) - 1
+            grids += [replace(g, sigma_slot=torch.where(g.sigma_slot > 0, g.sigma_slot + offset, 0)) for g in flat.latents]
             shifts += flat.shifts[1:]
             start += len(flat)
     sigmas = torch.zeros(len(shifts))
@@ -385,7 +441,8 @@ def pack(
         sigmas[1:] = sample_sigma(torch.tensor(shifts[1:]))
     flat_labels = columns["labels"].flatten()
     logit_index = (flat_labels >= 0).nonzero().squeeze(1)
-    latents, target, is_noisy = _add_noise(blocks, sigmas, generator)
+    latents, target, is_noisy = _add_noise(grids, sigmas, generator)
+    previous, is_known = _previous(grids)
     return PackedBatch(
         ids=columns["ids"],
         modality=columns["modality"],
@@ -398,6 +455,8 @@ def pack(
         labels=flat_labels[logit_index],
         velocity=target,
         is_noisy=is_noisy,
+        previous=previous,
+        is_known=is_known,
     )
 
 
@@ -405,20 +464,28 @@ _COLUMNS = ("ids", "modality", "block", "copy", "sigma_slot", "labels")
 
 
 def _add_noise(
-    blocks: Sequence[tuple[str, Tensor, Tensor]], sigmas: Tensor, generator: torch.Generator | None
+    grids: Sequence[FlatGrid], sigmas: Tensor, generator: torch.Generator | None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Return noisy latents, velocities and the mask of trained tokens of each stream."""
     noisy: dict[str, Tensor] = {}
     target: dict[str, Tensor] = {}
     is_noisy: dict[str, Tensor] = {}
-    for stream in sorted({stream for stream, _, _ in blocks}):
-        clean = torch.cat([x.float() for name, x, _ in blocks if name == stream])
-        slots = torch.cat([own for name, _, own in blocks if name == stream])
+    for stream in sorted({grid.stream for grid in grids}):
+        clean = torch.cat([grid.latents.float() for grid in grids if grid.stream == stream])
+        slots = torch.cat([grid.sigma_slot for grid in grids if grid.stream == stream])
         noise = torch.randn(clean.shape, generator=generator)
         noisy[stream] = add_noise(clean, noise, sigmas[slots])
         target[stream] = noise - clean
         is_noisy[stream] = slots > 0
     return noisy, target, is_noisy
+
+
+def _previous(grids: Sequence[FlatGrid]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return what was last known at the place of each token of the streams that read it, and whether anything was."""
+    streams = {grid.stream for grid in grids if grid.reads_previous}
+    pairs = {s: [grid.previous() for grid in grids if grid.stream == s] for s in streams}
+    latents = {s: torch.cat([latents.float() for latents, _ in each]) for s, each in pairs.items()}
+    return latents, {s: torch.cat([known for _, known in each]) for s, each in pairs.items()}
 
 
 def drop_conditions(document: Document, *, text: bool, media: bool, num_text_ids: int) -> list[Segment]:

@@ -27,7 +27,9 @@ LINES = ["Draw a small red fox.", "What is this?", "Here is a fox on a blue back
 EXPERTS: dict[str, Any] = {
     "experts": {"text": {"width": 32, "ffn_dim": 48}, "vision": {"width": 24, "ffn_dim": 40}},
     "text_expert": "text",
-    "streams": {"vision": {"channels": 4, "patch_size": 2, "expert": "vision", "base_tokens": 4}},
+    "streams": {
+        "vision": {"channels": 4, "patch_size": 2, "expert": "vision", "base_tokens": 4, "reads_previous": True}
+    },
 }
 DENSE = {
     "experts": {"shared": {"width": 32, "ffn_dim": 48}},

@@ -29,7 +29,7 @@ def config(tokenizer) -> OmniConfig:
             "audio": {"width": 16, "ffn_dim": 24},
         },
         streams={
-            "vision": {"channels": 4, "patch_size": 2, "expert": "vision", "base_tokens": 4},
+            "vision": {"channels": 4, "patch_size": 2, "expert": "vision", "base_tokens": 4, "reads_previous": True},
             "audio": {"channels": 6, "patch_size": 1, "expert": "audio", "base_tokens": 8},
         },
         stream_of={"image": "vision", "video": "vision", "audio": "audio"},

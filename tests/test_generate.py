@@ -223,7 +223,7 @@ def test_position_of_a_cached_row_equals_that_of_the_document(config, model):
     document = [TextRun((1, 2)), picture(config, 1, shape=(1, 5, 3)), TextRun((3,))]
     reader = Reader(model, num_rows=1)
     reader.sync([0], [document])
-    assert reader.rows[0].position[0] == flatten(document, config).next_position
+    assert reader.rows[0].state.position == flatten(document, config).next_position
     assert FlatDocument().next_position == 0.0
 
 

@@ -91,7 +91,7 @@ def test_packed_equals_separate(config, model):
     said = model(together)
     for flat in flats:
         alone = packed([[flat]])
-        count = sum(len(latents) for _, latents, _ in flat.latents)
+        count = sum(len(grid.latents) for grid in flat.latents)
         if count:  # the same noise and sigmas as in the row
             place = slice(tokens, tokens + count)
             alone.latents = {"vision": together.latents["vision"][place]}
@@ -226,6 +226,12 @@ def test_velocity_starts_where_the_head_is_zero(config):
     said = fresh.eval()(batch).velocity["vision"][noisy]
     sigma = batch.sigmas[batch.sigma_index[batch.modality > 0]][noisy].clamp(min=0.05).unsqueeze(-1)
     torch.testing.assert_close(said, batch.latents["vision"][noisy] / sigma)  # a clean prediction of zero
+
+
+def test_changes_by_sigma_start_at_nothing(config):
+    model = OmniModel(config)
+    for modulation in model.modulations.values():
+        assert not modulation.proj.weight.any() and not modulation.proj.bias.any()
 
 
 def test_every_weight_gets_a_gradient_even_from_text_alone(config):

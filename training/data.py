@@ -132,10 +132,10 @@ class DocumentMaker:
 def _add_read_noise(flat: FlatDocument, largest: float, chance: random.Random) -> None:
     """Add noise to the readable copy of every medium, of a sigma of its own, which the model is not told."""
     generator = torch.Generator().manual_seed(chance.getrandbits(63))
-    for number, (stream, clean, slots) in enumerate(flat.latents):
-        if not slots.any():
-            noise = torch.randn(clean.shape, generator=generator)
-            flat.latents[number] = (stream, add_noise(clean.float(), noise, chance.uniform(0.0, largest)), slots)
+    for grid in flat.latents:
+        if not grid.sigma_slot.any():
+            noise = torch.randn(grid.latents.shape, generator=generator)
+            grid.latents = add_noise(grid.latents.float(), noise, chance.uniform(0.0, largest))
 
 
 def _without_end(document: list[Segment], num_text_ids: int) -> list[Segment]:
