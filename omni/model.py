@@ -15,7 +15,7 @@ from transformers import initialization as init
 
 from omni.cache import CacheView
 from omni.config import MODALITIES, OmniConfig
-from omni.flow import to_velocity
+from omni.flow import to_clean, to_velocity
 from omni.layers import (
     Context,
     Expert,
@@ -32,7 +32,8 @@ from omni.sequence import PackedBatch
 
 __all__ = ["OmniModel", "OmniOutput"]
 
-KEPT_AT_START = -3.0  # before the sigmoid: one twentieth
+GATE_SPEED = 10.0  # a step of the optimizer moves a gate as far as ten steps would
+KEPT_AT_START = -0.2  # of a gate, before the speed and the sigmoid: an eighth
 SIGMA_ROWS_OF_HEAD = slice(0, 2)  # the final norm shares the changes of the first norm, plus its own table
 
 
@@ -114,15 +115,22 @@ class Previous(nn.Module):
         super().__init__()
         width = config.experts[config.streams[stream]["expert"]]["width"]
         self.in_proj = nn.Linear(config.token_dim(stream), width)
-        self.gate_proj = nn.Linear(width, config.token_dim(stream))
+        self.gate_proj = nn.Linear(width + config.token_dim(stream), config.token_dim(stream))
 
     def embed(self, latents: Tensor, is_known: Tensor) -> Tensor:
         """Map [N, C] to what is added to the embedded noise, [N, D]: nothing where nothing is known, [N]."""
         return self.in_proj(latents.to(self.in_proj.weight.dtype)) * is_known.unsqueeze(-1)
 
-    def kept(self, final: Tensor, is_known: Tensor) -> Tensor:
-        """Return how far each number is kept, [N, C], from final states [N, D]."""
-        return self.gate_proj(final).float().sigmoid() * is_known.unsqueeze(-1)
+    def kept(self, final: Tensor, difference: Tensor, is_known: Tensor) -> Tensor:
+        """Return how far each number is kept, [N, C]: by final states [N, D], and by how near the prediction comes.
+
+        Args:
+            final: normalised states.
+            difference: of the predicted clean latents to what is known, [N, C].
+            is_known: whether anything is, [N].
+        """
+        seen = torch.cat([final, difference.square().to(final.dtype)], dim=-1)
+        return (GATE_SPEED * self.gate_proj(seen).float()).sigmoid() * is_known.unsqueeze(-1)
 
 
 class OmniModel(PreTrainedModel):
@@ -357,11 +365,14 @@ class OmniModel(PreTrainedModel):
             final = module.final(finals[stream], shared[expert], index)
             said, noisy = module.out_proj(final).float(), self._latents(batch, stream).float()
             sigmas = batch.sigmas[index].expand(len(said))
-            if self.config.prediction == "clean":
-                said = to_velocity(noisy, said, sigmas)
             if module.previous is not None:
                 previous, is_known = self._previous(batch, stream)
-                said = torch.lerp(said, to_velocity(noisy, previous, sigmas), module.previous.kept(final, is_known))
+                clean = said if self.config.prediction == "clean" else to_clean(noisy, said, sigmas)
+                kept = module.previous.kept(final, clean - previous, is_known)
+                known = previous if self.config.prediction == "clean" else to_velocity(noisy, previous, sigmas)
+                said = torch.lerp(said, known, kept)
+            if self.config.prediction == "clean":
+                said = to_velocity(noisy, said, sigmas)
             velocity[stream] = said
         text = finals.get("text", self.embed_tokens.weight[:0])
         hidden = self.norm(text.index_select(0, plan.rank))

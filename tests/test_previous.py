@@ -9,7 +9,7 @@ from torch import Tensor
 
 from omni.config import OmniConfig
 from omni.errors import ConfigError
-from omni.model import KEPT_AT_START, OmniModel
+from omni.model import GATE_SPEED, KEPT_AT_START, OmniModel
 from omni.sequence import Document, Grid, Medium, PackedBatch, TextRun, flatten, pack
 
 
@@ -71,7 +71,7 @@ def test_a_new_gate_keeps_little_and_an_open_one_keeps_all(config):
     noisy, clean = batch.latents["vision"][2:], before.grids[0].latents.flatten(0, 2)
     with torch.no_grad():
         said = model(batch).velocity["vision"][2:]
-        share = torch.sigmoid(torch.tensor(KEPT_AT_START))
+        share = torch.sigmoid(torch.tensor(GATE_SPEED * KEPT_AT_START))
         torch.testing.assert_close(said, (noisy - share * clean) / 0.6)  # the head itself says zero
         randomise(model)
         model.latent_embeddings["vision"].previous.gate_proj.bias.fill_(100.0)
