@@ -522,6 +522,11 @@ def test_a_larger_model_begins_with_the_weights_of_a_smaller_one(settings, token
     batch.logit_index = torch.arange(3)
     with torch.no_grad():
         torch.testing.assert_close(large.eval()(batch).logits, small.eval()(batch).logits)
-    sizes["experts"]["text"] = {"width": 64, "ffn_dim": 64}
-    with pytest.raises(ConfigError, match="keep the sizes of start"):
+    text = sizes["experts"]["text"]
+    sizes["experts"]["text"] = text | {"ffn_dim": text["ffn_dim"] - 8}
+    with pytest.raises(ConfigError, match="make it no smaller"):
+        build_model(start.model_copy(update={"model": sizes}), tokenizer)
+    sizes["experts"]["text"] = text
+    sizes["num_heads"] = 2 * large.config.num_heads
+    with pytest.raises(ConfigError, match="keep the heads of start"):
         build_model(start.model_copy(update={"model": sizes}), tokenizer)

@@ -16,6 +16,7 @@ from omni.errors import ConfigError
 from omni.model import OmniModel
 from omni.text import TextTokenizer
 from training.config import TrainConfig
+from training.grow import begin_with
 from training.lora import add_lora
 
 __all__ = ["Parts", "build_model", "build_parts", "load_codecs"]
@@ -42,7 +43,7 @@ def build_model(config: TrainConfig, tokenizer: TextTokenizer) -> OmniModel:
     """Make the model of a run that is not built on a language model.
 
     New weights, or those of `start`, or, with both `start` and `model`, a larger model that begins with the
-    weights of `start`: experts, streams and control ids may be added.
+    weights of `start`: experts, streams, layers and control ids may be added, and experts be wider.
 
     Raises:
         ConfigError: `model` has no place for a weight of `start`.
@@ -63,36 +64,8 @@ def build_model(config: TrainConfig, tokenizer: TextTokenizer) -> OmniModel:
         raise ConfigError(f"model: {error}; its settings are those of omni.config.OmniConfig") from error
     model = OmniModel(made)
     if started is not None:
-        copy_weights(started, model)
+        begin_with(model, started)
     return model
-
-
-@torch.no_grad()
-def copy_weights(source: OmniModel, target: OmniModel) -> None:
-    """Begin a model with the weights of a smaller one; what the smaller one lacks stays new.
-
-    Args:
-        source: its experts, streams and layers are among the target's, of the same sizes.
-        target: changed in place; it may have more control ids.
-
-    Raises:
-        ConfigError: a weight has no place.
-    """
-    if source.config.num_text_ids != target.config.num_text_ids:
-        raise ConfigError(
-            f"start has {source.config.num_text_ids} text ids, the tokenizer {target.config.num_text_ids}; "
-            "take the tokenizer of start"
-        )
-    places = target.state_dict()
-    for name, weight in source.state_dict().items():
-        place = places.get(name)
-        is_vocabulary = name in ("embed_tokens.weight", "lm_head.weight")
-        if place is not None and is_vocabulary and len(place) >= len(weight):
-            place = place[: len(weight)]
-        if place is None or place.shape != weight.shape:
-            found = "has no such weight" if place is None else f"makes it {list(place.shape)}"
-            raise ConfigError(f"start holds {name} of {list(weight.shape)}, but model {found}; keep the sizes of start")
-        place.copy_(weight)
 
 
 def build_parts(config: TrainConfig) -> Parts:
