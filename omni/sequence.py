@@ -158,6 +158,10 @@ class FlatGrid:
     reads_previous: bool = False
     before: "FlatGrid | None" = None
 
+    def renumbered(self, offset: int) -> "FlatGrid":
+        """Return the grid with other sigma slots, so many later; slot 0 stays."""
+        return replace(self, sigma_slot=torch.where(self.sigma_slot > 0, self.sigma_slot + offset, 0))
+
     def previous(self) -> tuple[Tensor, Tensor]:
         """Return for each noisy token what was last known at its place, [tokens, C], and whether anything was.
 
@@ -165,7 +169,9 @@ class FlatGrid:
         """
         is_noisy = (self.sigma_slot > 0).view(self.shape)
         frames = self.latents.view(*self.shape, -1)
-        latest = torch.zeros_like(frames[0]) if self.before is None else self.before.latents.view(*self.before.shape, -1)[-1]
+        latest = (
+            torch.zeros_like(frames[0]) if self.before is None else self.before.latents.view(*self.before.shape, -1)[-1]
+        )
         known = torch.full(self.shape[1:], self.before is not None)
         seen, is_known = [], []
         for frame, noisy in zip(frames, is_noisy, strict=True):
@@ -431,8 +437,7 @@ def pack(
             columns["document"][number, place] = document
             readable[number, place] = torch.tensor(flat.readable)
             positions[number, place] = torch.cat(flat.positions)
-            offset = len(shifts) - 1
-            grids += [replace(g, sigma_slot=torch.where(g.sigma_slot > 0, g.sigma_slot + offset, 0)) for g in flat.latents]
+            grids += [grid.renumbered(len(shifts) - 1) for grid in flat.latents]
             shifts += flat.shifts[1:]
             start += len(flat)
     sigmas = torch.zeros(len(shifts))

@@ -108,6 +108,17 @@ def test_codec_codes_clips():
     torch.testing.assert_close(latents[:, :1], first, atol=1e-5, rtol=1e-4)
 
 
+def test_saving_over_a_link_leaves_what_it_points_to(tmp_path):
+    """The weights in tokenizers/ are links to the shipped model's."""
+    weights = tmp_path / "shipped" / "model.safetensors"
+    _codec(stored_dtype="bfloat16").save(tmp_path / "shipped")
+    before = weights.read_bytes()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / weights.name).symlink_to(weights)
+    _codec(stored_dtype="float32").save(tmp_path / "own")
+    assert weights.read_bytes() == before != (tmp_path / "own" / weights.name).read_bytes()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_codec_saved_equals_loaded(tmp_path, dtype):
     _codec(stored_dtype=dtype, rgb_map=((0.1, 0.2, 0.3),) * 5).save(tmp_path / "a")

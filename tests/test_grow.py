@@ -11,7 +11,11 @@ from omni.model import OmniModel
 from omni.sequence import Document, TextRun
 from training.grow import begin_with
 
-WIDER = {"text": {"width": 48, "ffn_dim": 56}, "vision": {"width": 32, "ffn_dim": 48}, "audio": {"width": 20, "ffn_dim": 24}}
+WIDER = {
+    "text": {"width": 48, "ffn_dim": 56},
+    "vision": {"width": 32, "ffn_dim": 48},
+    "audio": {"width": 20, "ffn_dim": 24},
+}
 
 
 @pytest.fixture(scope="module")

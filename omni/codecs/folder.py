@@ -144,6 +144,8 @@ def latents_digest(codec: nn.Module) -> str:
 def write_folder(folder: Path, config: Any, weights: Mapping[str, Tensor]) -> None:
     """Write a codec's weights in the config's `stored_dtype`, and its config with their digest.
 
+    Weights that are a link to those of another folder are replaced, and the other folder's stay as they are.
+
     Args:
         folder: made where it does not exist.
         config: a dataclass with stored_dtype and sha256.
@@ -154,6 +156,9 @@ def write_folder(folder: Path, config: Any, weights: Mapping[str, Tensor]) -> No
     folder.mkdir(parents=True, exist_ok=True)
     dtype = getattr(torch, config.stored_dtype)
     data = save({name: value.to("cpu", dtype).contiguous() for name, value in weights.items()})
-    (folder / WEIGHT_FILES[0]).write_bytes(data)
+    path = folder / WEIGHT_FILES[0]
+    if path.is_symlink():
+        path.unlink()
+    path.write_bytes(data)
     config = dataclasses.replace(config, sha256=hashlib.sha256(data).hexdigest())
     (folder / CONFIG_FILE).write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n", encoding="utf-8")
