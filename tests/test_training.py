@@ -486,7 +486,18 @@ def test_the_mean_of_two_models(settings, tokenizer, codec, tmp_path):
     mean = dict(load_folder(tmp_path / "mean")[0].named_parameters())
     for (name, a), b in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
         torch.testing.assert_close(mean[name], (a + b) / 2)
+    streams = {name: stream | {"reads_previous": True} for name, stream in models[0].config.streams.items()}
+    larger = build_model(settings.model_copy(update={"model": settings.model | {"streams": streams}}), tokenizer)
+    save_folder(tmp_path / "d", model=larger, tokenizer=tokenizer, codecs={"vision": codec}, defaults=Defaults())
+    merge([tmp_path / "d", tmp_path / "b"], out=tmp_path / "mean", shares=[0.75, 0.25], dtype=torch.float32)
+    mean, theirs = dict(load_folder(tmp_path / "mean")[0].named_parameters()), dict(models[1].named_parameters())
+    for name, d in larger.named_parameters():
+        torch.testing.assert_close(mean[name], 0.75 * d + 0.25 * theirs[name] if name in theirs else d)
+    with pytest.raises(ConfigError, match="different sizes"):
+        merge([tmp_path / "b", tmp_path / "d"], out=tmp_path / "mean")
 
+    with pytest.raises(ConfigError, match=r"shares are \[0.5, 0.4\]"):
+        merge([tmp_path / "a", tmp_path / "b"], out=tmp_path / "mean", shares=[0.5, 0.4])
     with pytest.raises(ConfigError, match="two models or more"):
         merge([tmp_path / "a"], out=tmp_path / "mean")
     (tmp_path / "b" / "tokenizer" / "more.txt").write_text("another tokenizer")
