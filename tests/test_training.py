@@ -260,6 +260,21 @@ def test_one_batch_of_four_rows_equals_four_batches_of_one(settings, tokenizer):
         torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-3)
 
 
+def test_without_noisy_copies_only_words_are_learnt(settings, tokenizer):
+    settings = settings.model_copy(update={"batch": settings.batch.model_copy(update={"num_noisy": 0})})
+    model = new_model(settings, tokenizer)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    engine, loader = PlainEngine(model, settings, torch.device("cpu")), loader_of(settings, model, tokenizer)
+    rows = loader.next_rows()
+    assert not any(copy for row in rows for flat in row for copy in flat.copy)
+    report = engine.step([noisy_batch(rows, settings, seed=0)], step=3)
+    assert report["text_loss"] > 0 and report["flow_loss"] == 0 and not report["skipped"]
+    after = dict(model.named_parameters())
+    assert not torch.equal(before["embed_tokens.weight"], after["embed_tokens.weight"])
+    heads = "latent_embeddings.vision.out_proj.weight"
+    assert torch.equal(before[heads], after[heads])
+
+
 @pytest.mark.parametrize("kind", ["muon", "adamw"])
 def test_two_documents_are_learnt_by_heart(settings, tokenizer, kind):
     optimizer = settings.optimizer.model_copy(update={"kind": kind, "vector_lr": 5e-3})

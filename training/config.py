@@ -53,13 +53,14 @@ class Batch(Section):
     """The shape of a step.
 
     row_length, num_rows: tokens of a packed row, rows of a batch.
-    num_noisy: noisy copies of each trained medium; they share the text and the readable copy.
+    num_noisy: noisy copies of each trained medium; they share the text and the readable copy. With 0 only words and
+        headers are learnt.
     accumulation: batches of a step on each rank.
     """
 
     row_length: int = Field(384, gt=0)
     num_rows: int = Field(8, gt=0)
-    num_noisy: int = Field(4, gt=0)
+    num_noisy: int = Field(4, ge=0)
     accumulation: int = Field(1, gt=0)
 
 

@@ -1,39 +1,23 @@
-"""Spoken sentences: two voices, a thousand short lines, and who says which."""
+"""Spoken sentences: two voices, thousands of short lines, and who says which.
+
+A voice says a line phrase by phrase, and every phrase in step with the latents of the codec, so that it sounds the
+same, and is the same numbers, wherever it stands: what is learnt of it in one line holds in all.
+"""
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from training.world.held_out import Key, Split, split_of
-from training.world.pack import DATA
-from training.world.sound_pack import SAMPLE_RATE, Samples, faded, louder, mix, recording, to_grid
+import numpy as np
 
-__all__ = ["VOICES", "Saying", "lines_of", "number_of", "sample_saying", "speak", "spoken_text"]
+from training.world.held_out import Key, Split, split_of
+from training.world.sound_pack import SAMPLE_RATE, Samples, louder, recording, to_grid
+from training.world.spoken_lines import lines, phrases_spoken
+
+__all__ = ["VOICES", "Saying", "lines_of", "sample_saying", "speak", "spoken_text"]
 
 VOICES = {"joe": "man", "slt": "woman"}  # the first speaks where no voice is asked for
-LEAD_S, TAIL_S = 0.04, 0.04
-
-
-RARE = 5  # lines: a word in fewer is taught by the first of them
-
-
-@cache
-def number_of() -> Mapping[str, int]:
-    """Return every line with its number, by which recordings are named."""
-    lines = (DATA / "speech.txt").read_text(encoding="utf-8").splitlines()
-    return {line: number for number, line in enumerate(lines)}
-
-
-@cache
-def _lessons() -> frozenset[str]:
-    """The lines that are never held out, so that every word stays in training: a word alone, or a rare one's first."""
-    lines_with: dict[str, list[str]] = {}
-    for line in number_of():
-        for word in dict.fromkeys(line.split()):
-            lines_with.setdefault(word, []).append(line)
-    firsts = {lines[0] for lines in lines_with.values() if len(lines) < RARE}
-    return frozenset(firsts | {line for line in number_of() if " " not in line})
+TALK_SHARE = 0.15  # of the lines that are drawn; phrases that are a line by themselves
 
 
 @dataclass(frozen=True)
@@ -55,8 +39,8 @@ class Saying:
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """The combination that may be held out, unless the line is what teaches a rare word."""
-        return () if self.line in _lessons() else (("speech", self.voice, self.line),)
+        """The combination that may be held out; no line of one phrase, so that every phrase stays in training."""
+        return (("speech", self.voice, self.line),) if len(lines()[self.line]) > 1 else ()
 
     @property
     def split(self) -> Split:
@@ -68,8 +52,13 @@ class Saying:
 def lines_of(voice: str, split: Split | None = None, *, start: str = "") -> tuple[str, ...]:
     """Return the lines that a voice speaks, of one split or all; those that begin with `start`."""
     return tuple(
-        line for line in number_of() if line.startswith(start) and (not split or Saying(voice, line).split == split)
+        line for line in lines() if line.startswith(start) and (not split or Saying(voice, line).split == split)
     )
+
+
+@cache
+def _alone(voice: str, split: Split | None) -> tuple[str, ...]:
+    return tuple(line for line in lines_of(voice, split) if len(lines()[line]) == 1)
 
 
 def sample_saying(rng: random.Random, split: Split | None = "train", *, voice: str = "", start: str = "") -> Saying:
@@ -79,14 +68,16 @@ def sample_saying(rng: random.Random, split: Split | None = "train", *, voice: s
         start: how the line begins, "draw a".
     """
     voice = voice or rng.choice(tuple(VOICES))
-    return Saying(voice, rng.choice(lines_of(voice, split, start=start)))
+    alone = () if start else _alone(voice, split)
+    return Saying(
+        voice, rng.choice(alone if alone and rng.random() < TALK_SHARE else lines_of(voice, split, start=start))
+    )
 
 
 def speak(rng: random.Random, saying: Saying) -> Samples:
-    """Let a voice say its line; float32 [T], with a little silence before and after."""
-    samples = recording(saying.voice, f"{number_of()[saying.line]:04d}")
-    seconds = to_grid(LEAD_S + len(samples) / SAMPLE_RATE + TAIL_S) / SAMPLE_RATE
-    return louder(rng, mix([(LEAD_S, faded(samples, len(samples) / SAMPLE_RATE))], seconds))
+    """Let a voice say its line, phrase by phrase, each as long as a whole number of latents; float32 [T]."""
+    said = [recording(saying.voice, f"{phrases_spoken()[phrase]:03d}") for phrase in lines()[saying.line]]
+    return louder(rng, np.concatenate([np.pad(x, (0, to_grid(len(x) / SAMPLE_RATE) - len(x))) for x in said]))
 
 
 def spoken_text(line: str) -> str:
