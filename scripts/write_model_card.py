@@ -121,14 +121,14 @@ STAGES = (
     (
         110,
         10120,
-        "the text expert alone, no noisy copies, a third of the rate, decayed to zero; averaged with the edition before",
+        "the text expert alone, no noisy copies, a third of the rate, decayed to zero; averaged with the one before",
     ),
     (768, 5060, "the audio expert alone, as before; constant rate"),
     (
         1446,
         5060,
-        "the audio expert alone, the voices phrase by phrase: half, after 446 steps two thirds of it speech; decayed to "
-        "zero",
+        "the audio expert alone, the voices phrase by phrase: half, after 446 steps two thirds of it speech; decayed "
+        "to zero",
     ),
 )
 
