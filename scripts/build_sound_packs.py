@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from scripts.build_packs import DATA, Source, check, fetch  # noqa: E402
 from scripts.sound_recipes import RATE, SOUNDS, Take  # noqa: E402
 from training.world.notes import INSTRUMENTS  # noqa: E402
+from training.world.speech import spoken_text  # noqa: E402
 from training.world.spoken_lines import phrases_spoken  # noqa: E402
 
 Samples = NDArray[np.float32]
@@ -114,10 +115,6 @@ def _phrases() -> list[str]:
     return list(phrases_spoken())
 
 
-def _sentence(phrase: str) -> str:
-    return f"{phrase[:1].upper()}{phrase[1:]}."
-
-
 def _joe_block(model: Path, block: int) -> list[bytes]:
     """Let the first voice say one block of phrases; its network draws noise, the same for the same block."""
     import onnxruntime
@@ -131,7 +128,7 @@ def _joe_block(model: Path, block: int) -> list[bytes]:
     manner = SynthesisConfig(length_scale=PACE, noise_scale=LIVELINESS, noise_w_scale=LIVELINESS)
     said = []
     for phrase in _phrases()[block * BLOCK : (block + 1) * BLOCK]:
-        chunks = [chunk.audio_float_array for chunk in voice.synthesize(_sentence(phrase), manner)]
+        chunks = [chunk.audio_float_array for chunk in voice.synthesize(spoken_text(phrase), manner)]
         said.append(opus(trimmed(resample(np.concatenate(chunks), config.sample_rate)), SPEECH_KBPS))
     return said
 
@@ -151,7 +148,7 @@ def slt(folder: Path) -> Iterator[tuple[str, bytes]]:
     for number, phrase in enumerate(_phrases()):
         with tempfile.NamedTemporaryFile(suffix=".wav") as file:
             command = [folder / "usr/bin/flite", "-voice", "slt", "--setf", f"duration_stretch={STRETCH}"]
-            command += ["-t", _sentence(phrase), "-o", file.name]
+            command += ["-t", spoken_text(phrase), "-o", file.name]
             subprocess.run(command, env={"LD_LIBRARY_PATH": str(library)}, check=True)
             with wave.open(file.name) as wav:
                 whole = np.frombuffer(wav.readframes(wav.getnframes()), np.int16)

@@ -322,6 +322,21 @@ def test_a_world_played_before_shows_its_first_picture_and_its_last_actions():
         assert np.array_equal(np.concatenate(parts), film)
 
 
+def test_a_character_that_has_lost_its_looks_gets_them_back_from_the_first_picture():
+    for seed in range(SEEDS):
+        example = document("drifted_world", seed)
+        film = render_film(example.truth["films"][0])
+        first, *answers = items(example, "video")
+        assert np.array_equal(first["frames"], film[:1])
+        is_given = ["given" in item for item in answers]
+        num_drifted = sum(is_given)
+        assert 1 <= num_drifted < len(answers) and all(is_given[:num_drifted])
+        passed = 1 + len(answers[0].get("unseen", ()))
+        shown = np.concatenate([item["frames"] for item in answers])
+        changed = (shown != film[passed:]).any(axis=(1, 2, 3)).reshape(-1, FRAMES_PER_ACTION).all(axis=1)
+        assert changed.tolist() == is_given
+
+
 @pytest.mark.parametrize(("action", "way"), [("left", (0, -1)), ("right", (0, 1)), ("up", (-1, 0)), ("down", (1, 0))])
 def test_actions_move_by_one_step_until_the_wall(action, way):
     scene = place_things(random.Random(0), names=("fox",), style="flat", background="grass", size="small")

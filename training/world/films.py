@@ -15,7 +15,7 @@ from training.world.phrases import phrases, vary
 from training.world.scene import CELL, PLAIN_BACKGROUNDS, Scene, boxes, sample_scene
 from training.world.stories import story
 from training.world.verbs import FILM_LENGTHS, VERBS, film_of, sample_film, stage_scene
-from training.world.worlds import played_world, world
+from training.world.worlds import drifted_world, played_world, world
 
 __all__ = ["FILM_KEYS", "MOTION_TASKS"]
 
@@ -225,6 +225,7 @@ MOTION_TASKS: dict[str, Callable[[random.Random, Split], Talk]] = {
     "inpaint": _inpaint,
     "world": world,
     "played_world": played_world,
+    "drifted_world": drifted_world,
     "story": story,
     "film_dialogue": film_dialogue,
 }

@@ -80,6 +80,7 @@ class Film:
         impacts: in the order of time.
         height, width: in pixels.
         material: of the first thing, or of both.
+        ghosts: drawn over the actors, and spoken of by nobody.
     """
 
     verb: str
@@ -92,6 +93,7 @@ class Film:
     width: int
     material: str
     fps: int = FPS
+    ghosts: tuple[Actor, ...] = ()
 
     @property
     def num_frames(self) -> int:
@@ -233,7 +235,7 @@ def render_film(film: Film) -> np.ndarray:
     """Draw all frames; uint8 [F, H, W, 3]. The same film always gives the same pixels."""
     frames = np.empty((film.num_frames, film.height, film.width, 3), np.uint8)
     frames[:] = ground_of(film.background, film.height, film.width)
-    for actor in film.actors:
+    for actor in (*film.actors, *film.ghosts):
         for frame, pose in zip(frames, actor.poses, strict=True):
             _draw(frame, actor, pose)
     return frames

@@ -7,17 +7,20 @@ user: <action left>     assistant: four frames that continue     user: <action j
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 from training.world.conversation import SHAPES, Shot, Talk
 from training.world.held_out import Split, split_of
 from training.world.language import describe
 from training.world.materials import material_of
 from training.world.motion import Actor, Film, Pose, place_named
-from training.world.pack import STYLES
+from training.world.pack import STYLES, concepts
 from training.world.phrases import phrases, vary
 from training.world.scene import PLAIN_BACKGROUNDS, Scene, place_things, sample_scene
 
-__all__ = ["ACTIONS", "FRAMES_PER_ACTION", "PLAY", "play_film", "played_world", "step_pixels", "world"]
+__all__ = [
+    "ACTIONS", "FRAMES_PER_ACTION", "PLAY", "drifted_world", "play_film", "played_world", "step_pixels", "world",
+]  # fmt: skip
 
 ACTIONS = ("left", "right", "up", "down", "jump", "stay")
 FRAMES_PER_ACTION = 4
@@ -105,26 +108,48 @@ def _start(rng: random.Random, split: Split) -> tuple[Scene, set[str]]:
             return scene, said
 
 
-def _play(rng: random.Random, split: Split, passed: int) -> Talk:
-    """Wish for a world, and play three actions or more; so many others were played before those that are read."""
+def _drifted(rng: random.Random, film: Film) -> Film:
+    """Let the character lose its looks: it grows faint, and another thing shows through."""
+    actor = film.actors[0]
+    pairs = [pair for pair in product(concepts(), STYLES) if split_of("style", *pair) == "train"]
+
+    def faint(actor: Actor, opacity: float) -> Actor:
+        return replace(actor, poses=tuple(replace(pose, opacity=opacity) for pose in actor.poses))
+
+    ghost = Actor(*rng.choice(pairs), actor.poses)
+    return replace(film, actors=(faint(actor, rng.uniform(0.6, 1.0)),), ghosts=(faint(ghost, rng.uniform(0.1, 0.7)),))
+
+
+def _play(rng: random.Random, split: Split, passed: int, *, drifts: bool = False) -> Talk:
+    """Wish for a world, and play three actions or more; so many others were played before those that are read.
+
+    Where it drifts, the character has lost its looks in the first of the frames that are read, and has them again in
+    the last, which alone are to be learnt.
+    """
     scene, said = _start(rng, split)
     talk = Talk(rng.choices(tuple(MAX_ACTIONS), (75, 25))[0])
     actions = _actions(rng, passed + rng.randint(3, MAX_ACTIONS[talk.shape]))
     film = play_film(scene, actions, *SHAPES[talk.shape])
+    read = actions[passed:]
+    num_drifted = rng.randint(1, len(read) - 1) if drifts else 0
+    drifted = _drifted(rng, film) if drifts else film
     frame = rng.choice(phrases("play_world"))
     if frame.startswith("{x}"):  # a wish alone is a world only where the system says so
         talk.say("system", PLAY)
     talk.say("user", vary(rng, frame.format(x=describe(scene, rng, said))))
     talk.say("assistant", Shot(film, stop=1))
-    for number, action in enumerate(actions[passed:], passed):
-        first = 1 + number * FRAMES_PER_ACTION
-        shot = Shot(film, first=first, stop=first + FRAMES_PER_ACTION, continues=True)
-        if passed and number == passed:  # where the character has come to meanwhile, nobody can tell
-            shot = replace(shot, unseen=first - 1, given=tuple(range(FRAMES_PER_ACTION)))
+    for number, action in enumerate(read):
+        first, is_drifted = 1 + (passed + number) * FRAMES_PER_ACTION, number < num_drifted
+        shot = Shot(drifted if is_drifted else film, first=first, stop=first + FRAMES_PER_ACTION, continues=True)
+        is_unknown = passed > 0 and number == 0  # where the character has come to meanwhile, nobody can tell
+        if is_unknown:
+            shot = replace(shot, unseen=first - 1)
+        if is_unknown or is_drifted:
+            shot = replace(shot, given=tuple(range(FRAMES_PER_ACTION)))
         talk.say("user", {"type": "action", "action": action})
         talk.say("assistant", shot)
     talk.truth |= {
-        "actions": actions[passed:],
+        "actions": read,
         "asked": {slot: value for slot, value in scene.slots.items() if slot in said},
     }
     return talk
@@ -138,3 +163,11 @@ def world(rng: random.Random, split: Split) -> Talk:
 def played_world(rng: random.Random, split: Split) -> Talk:
     """A world that has long been played: its first picture, then the last actions, as `Omni.play` reads it."""
     return _play(rng, split, rng.randint(1, MAX_PASSED))
+
+
+def drifted_world(rng: random.Random, split: Split) -> Talk:
+    """A world whose character has lost its looks on the way, as a model's own do after many actions.
+
+    It gets them back from the first picture: what is read tells where it is, not what it is.
+    """
+    return _play(rng, split, rng.choice((0, rng.randint(1, MAX_PASSED))), drifts=True)
