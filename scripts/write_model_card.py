@@ -135,7 +135,7 @@ STAGES = (
         "the vision expert alone, as before; from the 567th step mostly small, big and several things, from the 832nd "
         "drifted worlds; decayed to zero; .65 of it averaged with .35 of the edition before",
     ),
-    (1430, 5060, "the audio expert alone: two in five speech, a third named sounds and notes; decayed to zero"),
+    (1430, 5060, "the audio expert alone: two in five speech, two in five notes and named sounds; decayed to zero"),
 )
 
 TAIL = """
