@@ -123,8 +123,8 @@ def _drifted(rng: random.Random, film: Film) -> Film:
 def _play(rng: random.Random, split: Split, passed: int, *, drifts: bool = False) -> Talk:
     """Wish for a world, and play three actions or more; so many others were played before those that are read.
 
-    Where it drifts, the character has lost its looks in the first of the frames that are read, and has them again in
-    the last, which alone are to be learnt.
+    Where it drifts, the character has lost its looks in the first of the answers that are read, and has them again in
+    the others, which alone are to be learnt.
     """
     scene, said = _start(rng, split)
     talk = Talk(rng.choices(tuple(MAX_ACTIONS), (75, 25))[0])
@@ -140,12 +140,15 @@ def _play(rng: random.Random, split: Split, passed: int, *, drifts: bool = False
     talk.say("assistant", Shot(film, stop=1))
     for number, action in enumerate(read):
         first, is_drifted = 1 + (passed + number) * FRAMES_PER_ACTION, number < num_drifted
-        shot = Shot(drifted if is_drifted else film, first=first, stop=first + FRAMES_PER_ACTION, continues=True)
         is_unknown = passed > 0 and number == 0  # where the character has come to meanwhile, nobody can tell
-        if is_unknown:
-            shot = replace(shot, unseen=first - 1)
-        if is_unknown or is_drifted:
-            shot = replace(shot, given=tuple(range(FRAMES_PER_ACTION)))
+        shot = Shot(
+            drifted if is_drifted else film,
+            first=first,
+            stop=first + FRAMES_PER_ACTION,
+            continues=True,
+            given=tuple(range(FRAMES_PER_ACTION)) if is_unknown or is_drifted else (),
+            unseen=first - 1 if is_unknown else 0,
+        )
         talk.say("user", {"type": "action", "action": action})
         talk.say("assistant", shot)
     talk.truth |= {
