@@ -47,8 +47,8 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and not x.is_cuda and x.dtype == self.weight.dtype == torch.float32:
-            return _RMSNorm.apply(x, self.weight, self.eps)
+        if torch.is_grad_enabled() and not x.is_cuda and self.weight.dtype == torch.float32:
+            return _RMSNorm.apply(x.float(), self.weight, self.eps)
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
@@ -237,11 +237,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> Tensor:
     """Attend with [B, H, L, K] queries to keys and values of as many or fewer heads; return [B, L, H * K]."""
     is_grouped = q.shape[1] != k.shape[1]
     if isinstance(mask, DocumentMasks):
+        v = v.to(q.dtype)
         qs, ks, vs = (x.transpose(1, 2).flatten(0, 1).transpose(0, 1)[None].split(mask.lengths, 2) for x in (q, k, v))
-        parts = [
-            F.scaled_dot_product_attention(*qkv, attn_mask=seen, enable_gqa=is_grouped)
-            for seen, qkv in zip(mask.masks, zip(qs, ks, vs, strict=True), strict=True)
-        ]
+        # What autocast would do here, bfloat16, takes a CPU twice as long for rows as short as documents.
+        with torch.autocast("cpu", enabled=False):
+            parts = [
+                F.scaled_dot_product_attention(*qkv, attn_mask=seen, enable_gqa=is_grouped)
+                for seen, qkv in zip(mask.masks, zip(qs, ks, vs, strict=True), strict=True)
+            ]
         return torch.cat([part[0].transpose(0, 1) for part in parts]).view(len(q), q.shape[2], -1)
     if mask is None or isinstance(mask, Tensor):
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=is_grouped)

@@ -58,9 +58,13 @@ def trainer(folder):
     return trainer
 
 
-def test_orthogonalise_brings_singular_values_near_one():
-    matrices = torch.randn(3, 8, 20, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(orthogonalise(matrices))
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 8, 20), (3, 20, 8)])
+def test_orthogonalise_brings_singular_values_near_one(dtype, shape):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    steps = orthogonalise(matrices, dtype=dtype)
+    values = torch.linalg.svdvals(steps)
+    assert steps.dtype == matrices.dtype
     assert values.min() > 0.6 and values.max() < 1.3
 
 

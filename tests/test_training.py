@@ -105,6 +105,20 @@ def test_resumed_equals_uninterrupted_bit_for_bit(settings, tmp_path):
         assert torch.equal(mine, theirs)
 
 
+def test_bfloat16_learns_as_float32_does(settings, tokenizer):
+    losses = {}
+    for precision in ("float32", "bfloat16"):
+        config = settings.model_copy(update={"precision": precision})
+        torch.manual_seed(0)
+        model = new_model(config, tokenizer)
+        loader, engine = loader_of(config, model, tokenizer), PlainEngine(model, config, torch.device("cpu"))
+        reports = [engine.step([noisy_batch(loader.next_rows(), config, seed=step)], step=step) for step in range(6)]
+        losses[precision] = torch.tensor([[report["text_loss"], report["flow_loss"]] for report in reports])
+        assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    torch.testing.assert_close(losses["bfloat16"], losses["float32"], rtol=0.02, atol=0.0)
+    assert losses["bfloat16"][-1, 0] < losses["bfloat16"][0, 0]
+
+
 def test_checkpoint_of_one_loader_still_resumes(settings, tmp_path):
     """Before there were lanes, the state of the only loader stood under its own name."""
     train(settings)

@@ -44,7 +44,7 @@ def is_matrix(name: str, parameter: Tensor) -> bool:
     return parameter.ndim == 2 and name.startswith("layers.") and "modulation" not in name
 
 
-def build_optimizers(model: nn.Module, config: Optimizer) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: nn.Module, config: Optimizer, precision: str) -> list[torch.optim.Optimizer]:
     """Build Muon for the matrices of the layers and AdamW for the rest, or AdamW alone."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     matrices = [p for name, p in named if config.kind == "muon" and is_matrix(name, p)]
@@ -58,7 +58,13 @@ def build_optimizers(model: nn.Module, config: Optimizer) -> list[torch.optim.Op
         )
     if matrices:
         optimizers.append(
-            Muon(matrices, lr=config.matrix_lr, momentum=config.momentum, weight_decay=config.weight_decay)
+            Muon(
+                matrices,
+                lr=config.matrix_lr,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+                dtype=torch.bfloat16 if precision == "bfloat16" else None,
+            )
         )
     return optimizers
 
@@ -239,7 +245,7 @@ class PlainEngine(Engine):
             from torch.nn.parallel import DistributedDataParallel
 
             self.losses = DistributedDataParallel(self.losses, device_ids=[device.index] if device.index else None)
-        self.optimizers = build_optimizers(self.model, config.optimizer)
+        self.optimizers = build_optimizers(self.model, config.optimizer, self.precision)
         self.full_rates = [[group["lr"] for group in o.param_groups] for o in self.optimizers]
         self.ema = Average([p for _, p in self.trained], decay=config.optimizer.ema_decay)
 
