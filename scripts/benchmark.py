@@ -96,7 +96,7 @@ ROWS: Mapping[str, Row] = {
         sides.peer_decode,
         "tokens/s",
         lambda: (sides.NEW_TEXT_TOKENS,) * 2,
-        f"{_DECODE_NOTE}; our text phase with weights of eight bits, the peer in float32",
+        f"{_DECODE_NOTE}; our text phase with weights of eight bits",
     ),
     "decode/transfusion_pytorch_text_only": Row(
         sides.our_decode,
