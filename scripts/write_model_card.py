@@ -140,8 +140,8 @@ STAGES = (
     (
         3131,
         5060,
-        "the vision expert alone, new documents throughout; 1,000 steps at a constant rate, then decayed to zero; .8 of "
-        "it averaged with .2 of the edition before",
+        "the vision expert alone, new documents throughout; 1,000 steps at a constant rate, then decayed to zero; .8 "
+        "of it averaged with .2 of the edition before",
     ),
     (2300, 5060, "the audio expert alone, as before, new documents throughout; decayed to zero"),
 )
