@@ -17,7 +17,8 @@ __all__ = ["Muon", "orthogonalise"]
 def orthogonalise(matrices: Tensor, *, steps: int = 4, dtype: torch.dtype | None = None) -> Tensor:
     """Push all singular values of [N, rows, columns] towards 1 by a quintic Newton-Schulz iteration.
 
-    X <- a X + (b A + c A A) X, A = X X^T   (Keller Jordan's Muon, 2024).
+    X <- P X with P = a + b A + c A A, A = X X^T   (Keller Jordan's Muon, 2024). As P commutes with A, only the small
+    square A <- P A P is iterated, and X meets the product of all P at the end.
 
     Args:
         matrices: of one shape.
@@ -28,9 +29,14 @@ def orthogonalise(matrices: Tensor, *, steps: int = 4, dtype: torch.dtype | None
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices
     x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype or x.dtype)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    gram, product = x @ x.mT, None
+    for step in range(steps):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor if product is None else factor @ product
+        if step < steps - 1:
+            gram = factor @ (gram @ factor)
+    x = x if product is None else product @ x
     return (x.mT if is_tall else x).to(matrices.dtype)
 
 
