@@ -28,6 +28,7 @@ CAPTION_REQUESTS = {
     Audio: "Describe this sound.",
 }
 CONTINUE_REQUEST = "Go on with this film."
+MAX_WORDS = 24  # ids of what the model may say before an edit or a continuation: where a thing is, what happens
 GRAY = 128
 Settled = ("shape", "size")
 P = TypeVar("P", Image, Video, Audio)
@@ -116,6 +117,9 @@ class Crafts:
     def edit(self, image: Any, instruction: Any, *, seed: Any = None, **settings: Any) -> Any:
         """Change a picture, or each of a list by its own instruction; the result has the picture's shape.
 
+        The model may first tell itself in a few words which thing is meant or how many there will be; the picture
+        goes by them, and chat shows them.
+
         Args:
             image: anything Image.load takes, or a list.
             instruction: what to change, or as many.
@@ -124,7 +128,9 @@ class Crafts:
         images = self._load(Image, image, settings)
         wishes = _paired(images, instruction)
         asked = [[_user(one, Text(wish))] for one, wish in zip(images, wishes, strict=True)]
-        forced: list[tuple[Forced, ...]] = [(Forced("image", self._shape_of(one)),) for one in images]
+        forced: list[tuple[Forced, ...]] = [
+            (Forced("image", self._shape_of(one), max_words=MAX_WORDS),) for one in images
+        ]
         return self._each(image, asked, forced, Image, seed, settings)
 
     def inpaint(self, image: Any, mask: Any, instruction: str, *, seed: Any = None, **settings: Any) -> Image:
@@ -199,6 +205,8 @@ class Crafts:
     def continue_(self, video: Any, *, seconds: float = 2.0, seed: Any = None, **settings: Any) -> Any:
         """Go on with a film, or with each of a list; what is returned is the new part.
 
+        As in edit, the model may first say what happens.
+
         Args:
             video: anything Video.load takes, or a list.
             seconds: length of what is new.
@@ -213,7 +221,8 @@ class Crafts:
             fps = self.studio.template.read_header(blocks[0].header)["fps"]
             frames = max(1, round(_positive("seconds", seconds) * fps / self.studio.frames_per_latent))
             rows, columns = blocks[0].grids[0].latents.shape[1:3]
-            forced.append(self._continuing(frames, rows * columns))
+            first, *later = self._continuing(frames, rows * columns)
+            forced.append((replace(first, max_words=MAX_WORDS), *later))
         return self._each(video, asked, forced, Video, seed, settings)
 
     def caption(self, part: Any, *, seed: Any = None, **settings: Any) -> Any:

@@ -32,18 +32,20 @@ __all__ = ["Forced", "Generator", "Request"]
 
 @dataclass(frozen=True)
 class Forced:
-    """A medium that a reply must begin with.
+    """A medium that a reply must contain.
 
     Attributes:
         kind: "image", "video", "audio", or "continue".
         shape: the numbers of its header.
         given: clean tokens of its first grid and which of them are given, [frames, rows, columns, C] and
             [frames, rows, columns]; None where all of it is made.
+        max_words: how many ids of words the model may say before it, of the reply's first medium; the likeliest ones.
     """
 
     kind: str
     shape: tuple[int, ...]
     given: tuple[Tensor, Tensor] | None = None
+    max_words: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Request:
     Attributes:
         document: up to and including the assistant's role.
         seed: of the noise and of sampled text.
-        forced: media to begin with, after which the reply ends; none where the model chooses.
+        forced: media that the reply consists of; none where the model chooses.
         num_blocks: blocks made before with the same seed, so that their noise is not drawn again.
     """
 
@@ -126,7 +128,8 @@ class Generator:
             for r in requests
         ]
         for talk in talks:
-            self._force(talk)
+            if talk.forced and not talk.forced[0].max_words:
+                self._force(talk)
         logits = reader.sync(range(len(talks)), [self._so_far(talk) for talk in talks])
         pending = dict(enumerate(logits))
         while pending or any(self._wants_block(talk) for talk in talks):
@@ -174,7 +177,12 @@ class Generator:
             else:
                 token = self._choose(logits, talk, settings)
             talk.num_written += 1
-            if token == self.template.end:
+            is_word = token < self.tokenizer.num_text_ids
+            if talk.forced and not talk.header and not (is_word and talk.num_written <= talk.forced[0].max_words):
+                talk.flush()
+                self._force(talk)
+                text = talk.decoder.flush()
+            elif token == self.template.end:
                 talk.flush()
                 talk.is_done = True
                 text = talk.decoder.flush()
@@ -192,7 +200,7 @@ class Generator:
         masked = torch.full_like(logits, -math.inf)
         for place in self._legal(talk, settings):
             masked[place] = logits[place]
-        if settings.temperature == 0 or talk.header:
+        if settings.temperature == 0 or talk.header or talk.forced:
             return int(masked.argmax())
         probabilities = (masked.float() / settings.temperature).softmax(-1).cpu()
         ordered, ids = probabilities.sort(descending=True)

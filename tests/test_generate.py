@@ -105,6 +105,7 @@ def test_batch_equals_single(omni, config):
         request(omni, "hello there! hello", seed=2),
         request(omni, "fox", seed=3, forced=(Forced("image", (2, 3)),), image=given),
         request(omni, "Draw a small red fox", seed=4, forced=(Forced("image", (1, 2)),)),
+        request(omni, "Redraw the fox", seed=5, forced=(Forced("image", (2, 3), max_words=4),), image=given),
     ]
     together = run(omni, requests)
     for one, expected in zip(requests, together, strict=True):
@@ -165,6 +166,20 @@ def test_a_block_whose_header_was_written_equals_the_forced_one(omni, monkeypatc
     again = Request(written[0][:place], 3, (Forced("image", shape),))
     list(omni._generator.run([again], settings, on_document=lambda n, document: forced.update({n: list(document)})))
     torch.testing.assert_close(forced[0][place].grids[0].latents, made.grids[0].latents, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("is_talkative", [True, False])
+def test_the_model_may_say_some_words_before_a_forced_medium(omni, monkeypatch, is_talkative):
+    """It says as many as are allowed at most, and whatever else it wants to write, the medium comes."""
+    wanted = 7 if is_talkative else omni.template.end
+    monkeypatch.setattr(Generator, "_choose", lambda self, logits, talk, settings: wanted)
+    talk = request(omni, "Remove the fox", seed=3, forced=(Forced("image", (2, 3), max_words=3),))
+    begun, written = len(talk.document), list[list]()
+    events = [event for _, event in omni._generator.run([talk], SETTINGS, on_document=lambda n, d: written.append(d))]
+    *words, made = written[-1][begun:]
+    assert [word.ids for word in words] == ([(7, 7, 7)] if is_talkative else [])
+    assert made.header == omni.template.header("image", (2, 3))
+    assert [event.shape for event in events if isinstance(event, MediaStarted)] == [(32, 48)]
 
 
 def test_headers_are_legal_and_within_the_limit(omni):

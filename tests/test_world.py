@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from training.world.edits import OPERATIONS, edit_scene, sample_edit
+from training.world.edits import OPERATIONS, edit_scene, sample_edit, thought
 from training.world.held_out import split_of, split_of_all
 from training.world.language import canonical, caption, describe, parse
 from training.world.pack import FURTHER_STYLES, JUDGE_STYLE, STYLES, concepts, extras, further_drawings, load_pack
@@ -377,3 +377,28 @@ def test_corpus_gives_the_lines_asked_for():
 def test_an_unknown_task_is_named():
     with pytest.raises(KeyError, match="poem"):
         document("poem", 0)
+
+
+def test_what_is_said_before_an_edit_is_true():
+    """Of two things the place of the one that is meant, of several how many they become, of a restyling the result."""
+    axes = {"left": ("column", min), "right": ("column", max), "top": ("row", min), "bottom": ("row", max)}
+    rng, said = random.Random(0), Counter[str]()
+    for _ in range(300):
+        edit = sample_edit(rng, "train")
+        words = thought(edit)
+        said[edit.operation] += bool(words)
+        if edit.operation in ("remove", "replace") and words:
+            axis, furthest = axes[words.rstrip(".").split()[-1]]
+            meant = furthest(edit.source.things, key=lambda thing: getattr(thing, axis))
+            assert meant.concept == edit.asked["thing" if edit.operation == "remove" else "other"]
+            assert f"The {meant.concept} is" in words and meant not in edit.result.things
+        elif edit.operation == "restyle":
+            slots = parse(words)
+            assert canonical(slots).items() <= canonical(edit.result.slots).items()
+            assert {"thing", "style"} <= slots.keys()
+        elif edit.operation == "count":
+            number = ("one", "two", "three", "four", "five")[len(edit.result.things) - 1]
+            assert words == f"That makes {number}."
+    silent = {"add", "move", "recolour", "background", "resize"}
+    assert said["remove"] and said["replace"] and said["restyle"] and said["count"]
+    assert not any(said[operation] for operation in silent)

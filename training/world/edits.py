@@ -15,6 +15,7 @@ from training.world.language import (
     SIZE_WORDS,
     Slots,
     background_phrase,
+    caption,
     place_phrase,
 )
 from training.world.pack import STYLES, concepts
@@ -33,7 +34,7 @@ from training.world.scene import (
     sample_scene,
 )
 
-__all__ = ["OPERATIONS", "Edit", "edit_scene", "sample_edit"]
+__all__ = ["OPERATIONS", "Edit", "edit_scene", "sample_edit", "thought"]
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,37 @@ class Edit:
         return tuple(dict.fromkeys((self.key, *self.source.keys, *self.result.keys)))
 
 
+def thought(edit: Edit) -> str:
+    """Say what has to be seen or reckoned before an edit can be drawn; "" where the instruction says it all.
+
+    Which of two things is meant, how many there will be, what is to be drawn in another style: the words are easier
+    to find than the picture, and the picture then goes by them.
+    """
+    if edit.operation == "count":
+        words = {1: "one", **NUMBER_WORDS}[len(edit.result.things)]
+        return f"That makes {words}."
+    if edit.operation == "restyle":
+        words = caption(edit.result, {"style", "count", "relation"} & set(edit.result.slots))
+        return f"{words[0].upper()}{words[1:]}."
+    if edit.operation in ("remove", "replace") and edit.source.relation:
+        named = str(edit.asked["thing" if edit.operation == "remove" else "other"])
+        index = [thing.concept for thing in edit.source.things].index(named)
+        return f"The {named} is {place_phrase(_place_in_pair(edit.source, index))}."
+    return ""
+
+
 def _name(thing: Thing) -> str:
     return concepts()[thing.concept].name
 
 
 def _alone(scene: Scene, index: int) -> Scene:
     """Keep one of the two things of a relation, where it is."""
+    return Scene((scene.things[index],), scene.background, place=_place_in_pair(scene, index), size="small")
+
+
+def _place_in_pair(scene: Scene, index: int) -> str:
     relation = scene.relation if index == 0 else INVERSE[scene.relation]
-    place = {"left of": "left", "right of": "right", "above": "top", "below": "bottom"}[relation]
-    return Scene((scene.things[index],), scene.background, place=place, size="small")
+    return {"left of": "left", "right of": "right", "above": "top", "below": "bottom"}[relation]
 
 
 def _add(rng: random.Random, scene: Scene, added: int | None = None) -> Edit:

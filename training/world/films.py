@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 
 from training.world.conversation import SHAPES, Masked, Part, Shot, Talk
 from training.world.film_dialogue import animate_request, animate_words, film_dialogue, film_words
-from training.world.film_language import describe_film, film_caption, starts_at
+from training.world.film_language import act, describe_film, film_caption, starts_at
 from training.world.film_questions import ask_film
 from training.world.held_out import Split, split_of
 from training.world.language import caption, describe
@@ -141,7 +141,7 @@ def _still_moves(film: Film, cut: int) -> bool:
 
 
 def _continuation(rng: random.Random, split: Split) -> Talk:
-    """The film is given up to a frame after which there is still something to be seen."""
+    """The film is given up to a frame after which there is still something to be seen; what happens is said first."""
     film, cut = None, 0
     while film is None or not _still_moves(film, cut):
         film = sample_film(rng, split, kind=_focus(rng, split), num_frames=rng.choice((13, 17, 17, 17)))
@@ -150,8 +150,9 @@ def _continuation(rng: random.Random, split: Split) -> Talk:
     text = vary(rng, rng.choice(phrases("continue")))
     given = Shot(film, stop=cut)
     talk.say("user", *([given, text] if rng.random() < 0.8 else [text, given]))
-    reply = [rng.choice(phrases("continue_reply"))] if rng.random() < 0.2 else []
-    talk.say("assistant", *reply, Shot(film, first=cut, continues=True))
+    talk.say(
+        "assistant", f"It {act(film, 'third', path=film.start != film.end)}.", Shot(film, first=cut, continues=True)
+    )
     return talk
 
 

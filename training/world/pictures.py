@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from training.world.conversation import SHAPES, Part, Snapshot, Talk
-from training.world.edits import Edit, edit_scene, sample_edit
+from training.world.edits import Edit, edit_scene, sample_edit, thought
 from training.world.held_out import Split, split_of, split_of_all
 from training.world.language import caption, describe, with_article
 from training.world.pack import STYLES, concepts, extras, further_drawings
@@ -205,6 +205,8 @@ def _presence(rng: random.Random, split: Split) -> Talk:
 
 def edited(rng: random.Random, edit: Edit) -> list[Part]:
     """The assistant's answer to an instruction."""
+    if words := thought(edit):
+        return [words, edit.result]
     return [edit.result] if rng.random() < 0.6 else [rng.choice(phrases("edit_reply")), edit.result]
 
 
