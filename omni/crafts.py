@@ -28,7 +28,7 @@ CAPTION_REQUESTS = {
     Audio: "Describe this sound.",
 }
 CONTINUE_REQUEST = "Go on with this film."
-MAX_WORDS = 24  # ids of what the model may say before an edit or a continuation: where a thing is, what happens
+MAX_WORDS = 40  # ids of what the model may say before an edit or a continuation: where a thing is, what happens
 GRAY = 128
 Settled = ("shape", "size")
 P = TypeVar("P", Image, Video, Audio)

@@ -17,6 +17,7 @@ from training.world.language import (
     background_phrase,
     caption,
     place_phrase,
+    with_article,
 )
 from training.world.pack import STYLES, concepts
 from training.world.phrases import phrases
@@ -68,19 +69,24 @@ class Edit:
 def thought(edit: Edit) -> str:
     """Say what has to be seen or reckoned before an edit can be drawn; "" where the instruction says it all.
 
-    Which of two things is meant, how many there will be, what is to be drawn in another style: the words are easier
-    to find than the picture, and the picture then goes by them.
+    Which of two things is meant, how many there will be, what is to be drawn in another style: words find that step
+    by step, each from what is seen and said so far, and the picture then goes by them.
     """
+    things, words = edit.source.things, {1: "one", **NUMBER_WORDS}
     if edit.operation == "count":
-        words = {1: "one", **NUMBER_WORDS}[len(edit.result.things)]
-        return f"That makes {words}."
+        before, after = (words[len(scene.things)] for scene in (edit.source, edit.result))
+        return f"There {'is' if len(things) == 1 else 'are'} {before}, so that makes {after}."
     if edit.operation == "restyle":
-        words = caption(edit.result, {"style", "count", "relation"} & set(edit.result.slots))
-        return f"{words[0].upper()}{words[1:]}."
+        said = caption(edit.result, {"style", "count", "relation"} & set(edit.result.slots))
+        return f"{said[0].upper()}{said[1:]}."
     if edit.operation in ("remove", "replace") and edit.source.relation:
-        named = str(edit.asked["thing" if edit.operation == "remove" else "other"])
-        index = [thing.concept for thing in edit.source.things].index(named)
-        return f"The {named} is {place_phrase(_place_in_pair(edit.source, index))}."
+        places = {_place_in_pair(edit.source, index): thing.concept for index, thing in enumerate(things)}
+        first, last = sorted(places, key=("left", "top", "right", "bottom").index)
+        here = {place: f"{places[place]} {place_phrase(place)}" for place in (first, last)}
+        meant = edit.asked["thing" if edit.operation == "remove" else "other"]
+        seen = f"{with_article(here[first])} and {with_article(here[last])}"
+        # A name and what follows it, told before, are easier to say again than which of both places it was.
+        return f"{seen[0].upper()}{seen[1:]}, so the {here[first if places[first] == meant else last]}."
     return ""
 
 
