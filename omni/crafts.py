@@ -28,7 +28,7 @@ CAPTION_REQUESTS = {
     Audio: "Describe this sound.",
 }
 CONTINUE_REQUEST = "Go on with this film."
-MAX_WORDS = 40  # ids of what the model may say before an edit or a continuation: where a thing is, what happens
+MAX_WORDS = 24  # ids of what the model may say before an edit or a continuation: how many there will be, what happens
 GRAY = 128
 Settled = ("shape", "size")
 P = TypeVar("P", Image, Video, Audio)
@@ -117,8 +117,8 @@ class Crafts:
     def edit(self, image: Any, instruction: Any, *, seed: Any = None, **settings: Any) -> Any:
         """Change a picture, or each of a list by its own instruction; the result has the picture's shape.
 
-        The model may first tell itself in a few words which thing is meant or how many there will be; the picture
-        goes by them, and chat shows them.
+        The model may first tell itself in a few words what it is going to draw; the picture goes by them, and chat
+        shows them.
 
         Args:
             image: anything Image.load takes, or a list.

@@ -17,7 +17,6 @@ from training.world.language import (
     background_phrase,
     caption,
     place_phrase,
-    with_article,
 )
 from training.world.pack import STYLES, concepts
 from training.world.phrases import phrases
@@ -67,26 +66,18 @@ class Edit:
 
 
 def thought(edit: Edit) -> str:
-    """Say what has to be seen or reckoned before an edit can be drawn; "" where the instruction says it all.
+    """Say what has to be reckoned or named before an edit can be drawn; "" where the instruction says it all.
 
-    Which of two things is meant, how many there will be, what is to be drawn in another style: words find that step
-    by step, each from what is seen and said so far, and the picture then goes by them.
+    How many there will be, and what is to be drawn in another style: the words are easier to find than the picture,
+    and the picture then goes by them.
     """
-    things, words = edit.source.things, {1: "one", **NUMBER_WORDS}
     if edit.operation == "count":
+        words = {1: "one", **NUMBER_WORDS}
         before, after = (words[len(scene.things)] for scene in (edit.source, edit.result))
-        return f"There {'is' if len(things) == 1 else 'are'} {before}, so that makes {after}."
+        return f"There {'is' if before == 'one' else 'are'} {before}, so that makes {after}."
     if edit.operation == "restyle":
         said = caption(edit.result, {"style", "count", "relation"} & set(edit.result.slots))
         return f"{said[0].upper()}{said[1:]}."
-    if edit.operation in ("remove", "replace") and edit.source.relation:
-        places = {_place_in_pair(edit.source, index): thing.concept for index, thing in enumerate(things)}
-        first, last = sorted(places, key=("left", "top", "right", "bottom").index)
-        here = {place: f"{places[place]} {place_phrase(place)}" for place in (first, last)}
-        meant = edit.asked["thing" if edit.operation == "remove" else "other"]
-        seen = f"{with_article(here[first])} and {with_article(here[last])}"
-        # A name and what follows it, told before, are easier to say again than which of both places it was.
-        return f"{seen[0].upper()}{seen[1:]}, so the {here[first if places[first] == meant else last]}."
     return ""
 
 
@@ -96,12 +87,9 @@ def _name(thing: Thing) -> str:
 
 def _alone(scene: Scene, index: int) -> Scene:
     """Keep one of the two things of a relation, where it is."""
-    return Scene((scene.things[index],), scene.background, place=_place_in_pair(scene, index), size="small")
-
-
-def _place_in_pair(scene: Scene, index: int) -> str:
     relation = scene.relation if index == 0 else INVERSE[scene.relation]
-    return {"left of": "left", "right of": "right", "above": "top", "below": "bottom"}[relation]
+    place = {"left of": "left", "right of": "right", "above": "top", "below": "bottom"}[relation]
+    return Scene((scene.things[index],), scene.background, place=place, size="small")
 
 
 def _add(rng: random.Random, scene: Scene, added: int | None = None) -> Edit:
