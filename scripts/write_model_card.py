@@ -24,7 +24,7 @@ nothing was chosen.
 
 `configs/train/nano.yaml` on two CPU cores, up to the last six stages without bfloat16 units, most of the time beside
 other work, in stages, each from the averaged weights of the one before (`start=`); {tokens:.1f} million tokens in all,
-noisy copies counted. 98 % of all places held a token. The last four stages, in bfloat16, took 60, 40, 80 and 40 minutes
+noisy copies counted. 98 % of all places held a token. The last four stages, in bfloat16, took 60, 40, 95 and 40 minutes
 of one core.
 
 | steps | tokens a step | documents |

@@ -36,6 +36,8 @@ from training.world.scene import (
 
 __all__ = ["OPERATIONS", "Edit", "edit_scene", "sample_edit", "thought"]
 
+NUMBERS = {1: "one", **NUMBER_WORDS}
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -72,8 +74,7 @@ def thought(edit: Edit) -> str:
     and the picture then goes by them.
     """
     if edit.operation == "count":
-        words = {1: "one", **NUMBER_WORDS}
-        before, after = (words[len(scene.things)] for scene in (edit.source, edit.result))
+        before, after = (NUMBERS[len(scene.things)] for scene in (edit.source, edit.result))
         return f"There {'is' if before == 'one' else 'are'} {before}, so that makes {after}."
     if edit.operation == "restyle":
         said = caption(edit.result, {"style", "count", "relation"} & set(edit.result.slots))
@@ -169,10 +170,9 @@ def _count(rng: random.Random, scene: Scene) -> Edit:
     change = wanted - len(scene.things)
     if rng.random() < 0.4:
         frame = rng.choice(phrases("count_more" if change > 0 else "count_less"))
-    words = {1: "one", **NUMBER_WORDS}
-    number = words[abs(change)]
+    number = NUMBERS[abs(change)]
     text = frame.format(
-        k=words[wanted], s=concept.plural,
+        k=NUMBERS[wanted], s=concept.plural,
         more=f"{number} more {concept.plural if change > 1 else concept.name}",
         less=f"{number} {concept.plural if change < -1 else concept.name}",
     )  # fmt: skip

@@ -141,7 +141,7 @@ def _still_moves(film: Film, cut: int) -> bool:
 
 
 def _continuation(rng: random.Random, split: Split) -> Talk:
-    """The film is given up to a frame after which there is still something to be seen; what happens is said first."""
+    """Give a film up to a frame after which there is still something to be seen; say what happens, and show it."""
     film, cut = None, 0
     while film is None or not _still_moves(film, cut):
         film = sample_film(rng, split, kind=_focus(rng, split), num_frames=rng.choice((13, 17, 17, 17)))
