@@ -19,6 +19,7 @@ from omni.codecs import Codec, codec_class
 from omni.config import OmniConfig
 from omni.errors import CheckpointError, ConfigError
 from omni.model import OmniModel
+from omni.storage import in_8_bits, restored_shapes
 from omni.text import TextTokenizer
 
 __all__ = [
@@ -210,7 +211,7 @@ def _check_weights(folder: Path, config: OmniConfig) -> None:
 
     transformers only prints such differences in a table, or fills what is missing with noise.
     """
-    stored = _stored_shapes(_weight_files(folder))
+    stored = restored_shapes(_stored_shapes(_weight_files(folder)))
     with torch.device("meta"):
         expected = {name: tuple(weight.shape) for name, weight in OmniModel(config).state_dict().items()}
     if config.tie_word_embeddings:
@@ -294,7 +295,8 @@ def save_folder(
         tokenizer: of the text.
         codecs: by stream.
         defaults: what the model was made for.
-        dtype: of the weights on disk; the model's own where left out.
+        dtype: of the weights on disk; the model's own where left out. torch.int8 stores large matrices in 8 bits
+            (omni.storage) and all else as float16.
         card: text of README.md.
 
     Raises:
@@ -309,7 +311,9 @@ def save_folder(
     if model.config.tie_word_embeddings:
         del state["lm_head.weight"]  # a cast copy would no longer be recognised as the same tensor
     if dtype is not None:
-        state = {name: tensor.to(dtype) for name, tensor in state.items()}
+        floats = torch.float16 if dtype == torch.int8 else dtype
+        state = {name: tensor.to(floats) for name, tensor in state.items()}
+        state = in_8_bits(state) if dtype == torch.int8 else state
     model.save_pretrained(folder, state_dict=state)
     tokenizer.save(folder / TOKENIZER)
     for name, codec in codecs.items():

@@ -21,6 +21,7 @@ from omni.config import OmniConfig
 from omni.errors import ConfigError
 from omni.layers import Expert, Layer, RMSNorm, attend, rotary_tables
 from omni.model import OmniModel
+from omni.storage import quantize_rows
 
 __all__ = ["TextStep", "quantize_text", "text_step"]
 
@@ -44,8 +45,8 @@ def _float_product(weight: Tensor) -> Product:
 
 def _int8_product(weight: Tensor) -> Product:
     """Round each row of a weight [out, in] to 255 levels between its extremes."""
-    scales = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-    codes, scales = (weight / scales.unsqueeze(1)).round().to(torch.int8), scales.bfloat16()
+    codes, scales = quantize_rows(weight)
+    scales = scales.bfloat16()
 
     def product(x: Tensor, added: Tensor | None = None) -> Tensor:
         out = torch._weight_int8pack_mm(x.bfloat16(), codes, scales).float()

@@ -5,6 +5,7 @@ latent token, S distinct sigmas, V vocabulary.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -29,6 +30,7 @@ from omni.layers import (
 )
 from omni.masks import dense_mask, document_masks, flex_mask
 from omni.sequence import PackedBatch
+from omni.storage import read_8_bits
 
 __all__ = ["OmniModel", "OmniOutput"]
 
@@ -166,6 +168,16 @@ class OmniModel(PreTrainedModel):
         self.lm_head = nn.Linear(width, config.vocab_size, bias=False)
         self.gradient_checkpointing = False
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> "OmniModel":
+        """Load weights as transformers does; those that a folder holds in 8 bits (omni.storage) become floats."""
+        folder = pretrained_model_name_or_path
+        state = read_8_bits(Path(folder)) if folder is not None else None
+        if state is not None:
+            config = kwargs.pop("config", None) or OmniConfig.from_pretrained(folder)
+            folder, kwargs = None, kwargs | {"config": config, "state_dict": state}
+        return cast(OmniModel, super().from_pretrained(folder, *args, **kwargs))
 
     def get_input_embeddings(self) -> nn.Module:
         return self.embed_tokens

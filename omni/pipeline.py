@@ -118,7 +118,7 @@ class Omni(Crafts):
 
         Args:
             path: made where it does not exist.
-            dtype: of the weights on disk; as in memory where left out.
+            dtype: of the weights on disk; as in memory where left out. torch.int8 stores large matrices in 8 bits.
 
         Raises:
             ConfigError: adapters are loaded: merge or unload them first.

@@ -11,6 +11,7 @@ import torch
 
 from omni.checkpoint import Defaults, check_manifest, load_folder, write_manifest
 from omni.errors import CheckpointError, ConfigError
+from omni.model import OmniModel
 from omni.pipeline import Omni
 from omni.reader import Reader
 
@@ -38,6 +39,23 @@ def assert_same_logits(one: Omni, other: Omni) -> None:
     torch.testing.assert_close(logits_of(one), logits_of(other), atol=1e-6, rtol=1e-5)
 
 
+def assert_same_weights(one: torch.nn.Module, other: torch.nn.Module) -> None:
+    mine, theirs = one.state_dict(), other.state_dict()
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture
+def all_in_8_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count the tiny model's matrices as large."""
+    monkeypatch.setattr("omni.storage.SMALLEST", 512)
+
+
 def edit_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
@@ -61,8 +79,7 @@ def refusal(folder: Path) -> str:
 
 def test_saved_equals_loaded(small: Omni, saved: Path) -> None:
     loaded = Omni.from_pretrained(saved)
-    mine, theirs = small.model.state_dict(), loaded.model.state_dict()
-    assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert_same_weights(small.model, loaded.model)
     assert_same_logits(small, loaded)
     assert loaded.tokenizer.encode("a red fox") == small.tokenizer.encode("a red fox")
     assert loaded.defaults == small.defaults
@@ -75,6 +92,43 @@ def test_saved_in_half_precision_loads_in_any(small: Omni, tmp_path: Path) -> No
     loaded = Omni.from_pretrained(tmp_path)
     assert {weight.dtype for weight in loaded.model.parameters()} == {torch.float32}
     torch.testing.assert_close(logits_of(loaded), logits_of(small), atol=0.05, rtol=0.05)
+
+
+@pytest.mark.usefixtures("all_in_8_bits")
+def test_saved_in_8_bits_loads_in_any_and_saves_the_same_again(small: Omni, tmp_path: Path) -> None:
+    small.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    small.save_pretrained(tmp_path / "one", dtype=torch.int8)
+    half, one = (stored(tmp_path / name) for name in ("half", "one"))
+    assert {weight.dtype for weight in one.values()} == {torch.float16, torch.float32, torch.int8}
+    assert sum(weight.nbytes for weight in one.values()) < 0.8 * sum(weight.nbytes for weight in half.values())
+    loaded = Omni.from_pretrained(tmp_path / "one")
+    assert {weight.dtype for weight in loaded.model.parameters()} == {torch.float32}
+    for name, weight in small.model.state_dict().items():
+        step = weight.abs().amax(-1, keepdim=True) / 127
+        assert ((loaded.model.state_dict()[name] - weight).abs() <= 0.51 * step + 1e-3 * weight.abs()).all(), name
+    torch.testing.assert_close(logits_of(loaded), logits_of(small), atol=0.05, rtol=0.05)
+    loaded.save_pretrained(tmp_path / "two", dtype=torch.int8)
+    two = stored(tmp_path / "two")
+    assert all(torch.equal(one[name], two[name]) for name in one if one[name].dtype == torch.int8)
+
+
+@pytest.mark.usefixtures("all_in_8_bits")
+def test_the_bare_model_reads_8_bits(small: Omni, tmp_path: Path) -> None:
+    small.save_pretrained(tmp_path, dtype=torch.int8)
+    bare = OmniModel.from_pretrained(tmp_path)
+    assert_same_weights(bare, Omni.from_pretrained(tmp_path).model)
+    assert {weight.dtype for weight in OmniModel.from_pretrained(tmp_path, dtype=torch.bfloat16).parameters()} == {
+        torch.bfloat16
+    }
+
+
+@pytest.mark.usefixtures("all_in_8_bits")
+def test_8_bits_without_their_scales_are_refused(small: Omni, tmp_path: Path) -> None:
+    small.save_pretrained(tmp_path, dtype=torch.int8)
+    name = next(name for name in stored(tmp_path) if name.endswith("_scale"))
+    rewrite_weights(tmp_path, lambda state: state.__delitem__(name))
+    (tmp_path / "manifest.json").unlink()
+    assert name.removesuffix("_scale") in refusal(tmp_path)
 
 
 def test_saved_over_an_older_one_is_whole(small: Omni, folder: Path) -> None:

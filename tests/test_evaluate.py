@@ -41,11 +41,15 @@ class Oracle:
     def __init__(self, count: int) -> None:
         room = Room(self, noisy, judges=None)  # type: ignore[arg-type]
         self.answers: dict[Any, dict[str, Any]] = {}
+        self.talks: dict[tuple[str, ...], str] = {}
         self.asks_for_picture = {text: kind == "image" for text, kind in held_out_phrasings()}
         for task in ("text_to_image", "caption_image", "question", "edit"):
             for split in ("train", "test"):
                 for example in room.examples(task, split, 4 * count, want=lambda e: True):
                     self.answers[self._key(example.messages[0])] = example.messages[1]
+                for example in room.examples("recall", split, 4 * count, want=lambda e: True):
+                    words = tuple(words_of(message) for message in example.messages)
+                    self.talks |= {words[:end]: words[end] for end in range(1, len(words), 2)}
         for task in ("text_to_image", "chat"):
             for example in room.examples(task, "train", 4 * count, want=lambda e: True):
                 self.asks_for_picture[words_of(example.messages[0])] = task == "text_to_image"
@@ -79,6 +83,8 @@ class Oracle:
             if isinstance(one, str):
                 drawn = Image(np.zeros((16, 16, 3), np.uint8))
                 replies.append(Reply((drawn if self.asks_for_picture[one] else Text("Words."),), 0))
+            elif (words := tuple(words_of(message) for message in one)) in self.talks:
+                replies.append(Reply((Text(self.talks[words]),), 0))
             else:
                 replies.append(Reply((Text(words_of(self.answers[self._key(one[-1])])),), 0))
         return replies
@@ -86,7 +92,7 @@ class Oracle:
 
 @pytest.fixture(scope="module")
 def scores() -> list[Score]:
-    tasks = ("text_to_image", "caption_image", "edit", "modality", "question", "long_talk")
+    tasks = ("text_to_image", "caption_image", "edit", "modality", "question", "long_talk", "recall")
     return evaluate(Oracle(COUNT), noisy, tasks=tasks, count=COUNT, judge_settings={"feature_size": 96})[0]
 
 
@@ -98,7 +104,7 @@ def shares(scores: list[Score], measures: Sequence[str], *splits: str) -> float:
     "measure",
     ["text_to_image/background", "text_to_image/place", "text_to_image/count", "text_to_image/thing_template",
      "text_to_image/size", "text_to_image/style", "caption_image/slots", "edit/unharmed", "modality/choice",
-     "long_talk/behind_0", "long_talk/behind_20"],
+     "long_talk/behind_0", "long_talk/behind_20", "recall/answer"],
 )  # fmt: skip
 def test_judges_find_the_truth_right(scores: list[Score], measure: str) -> None:
     assert shares(scores, [measure], "seen", "unseen") == 1.0
@@ -115,6 +121,7 @@ def test_shuffled_requests_score_no_better_than_chance(scores: list[Score]) -> N
     assert shares(scores, ["text_to_image/thing", "text_to_image/thing_template"], "shuffled") <= 0.25
     assert shares(scores, ["text_to_image/background", "caption_image/slots"], "shuffled") <= 0.35
     assert shares(scores, ["modality/choice"], "shuffled") <= 0.85
+    assert shares(scores, ["recall/answer"], "shuffled") <= 0.2
 
 
 def test_figures_are_shares_under_the_names_of_the_contract(scores: list[Score]) -> None:

@@ -503,9 +503,10 @@ def test_program_says_one_sentence(tmp_path):
     assert done.returncode == 1 and "did you mean 'output'" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_mean_of_two_models(settings, tokenizer, codec, tmp_path):
+def test_the_mean_of_two_models(settings, tokenizer, codec, tmp_path, monkeypatch):
     from omni.checkpoint import Defaults, load_folder, save_folder
     from training.build import build_model
+    from training.merge import main as write_mean
     from training.merge import merge
 
     models = [build_model(settings.model_copy(update={"seed": seed}), tokenizer) for seed in (1, 2)]
@@ -524,6 +525,13 @@ def test_the_mean_of_two_models(settings, tokenizer, codec, tmp_path):
         torch.testing.assert_close(mean[name], 0.75 * d + 0.25 * theirs[name] if name in theirs else d)
     with pytest.raises(ConfigError, match="different sizes"):
         merge([tmp_path / "b", tmp_path / "d"], out=tmp_path / "mean")
+
+    monkeypatch.setattr("omni.storage.SMALLEST", 512)
+    write_mean([tmp_path / "a", tmp_path / "b"], tmp_path / "short", bits=8)
+    of_32, of_8 = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("a", "short"))
+    assert of_8 < 0.6 * of_32 and load_folder(tmp_path / "short")[0].num_parameters() == models[0].num_parameters()
+    with pytest.raises(SystemExit, match="bits is 4; take one of 8, 16, 32"):
+        write_mean([tmp_path / "a", tmp_path / "b"], tmp_path / "short", bits=4)
 
     with pytest.raises(ConfigError, match=r"shares are \[0.5, 0.4\]"):
         merge([tmp_path / "a", tmp_path / "b"], out=tmp_path / "mean", shares=[0.5, 0.4])

@@ -13,6 +13,7 @@ from training.world.pack import FURTHER_STYLES, JUDGE_STYLE, STYLES, concepts, e
 from training.world.phrases import phrases
 from training.world.pictures import PICTURE_TASKS
 from training.world.questions import ask, read_answer
+from training.world.recall import is_recalled
 from training.world.scene import (
     BACKGROUNDS,
     CELL,
@@ -296,6 +297,28 @@ def test_yes_and_no_come_after_what_is_seen():
         assert read_answer("present", question.answer) == question.fact
         assert question.answer.startswith("I see ")
     assert read_answer("present", "No, there is no fox.") is False and read_answer("present", "Perhaps.") is None
+
+
+def test_what_was_told_answers_the_question_and_nothing_else_that_was_told_does():
+    kinds = Counter()
+    for split in ("train", "test"):
+        for seed in range(300):
+            example = document("recall", seed, split)
+            texts = [item["text"] for message in example.messages for item in message["content"]]
+            asked = example.truth["recall"]
+            for place, recall in zip(range(len(texts) + 1 - 2 * len(asked), len(texts), 2), asked, strict=True):
+                kinds[recall.key[1]] += 1
+                assert split_of(*recall.key) == split
+                assert is_recalled(recall, recall.answer) and not is_recalled(recall, "I do not know.")
+                assert texts[place] == recall.answer
+                assert texts[place - 1].lower().rstrip("!.?").endswith(recall.text.lower().rstrip(".?"))
+                told = " ".join(texts[:place]).lower()
+                words = recall.fact.removesuffix(" comes").removeprefix("the ").removeprefix("so the ").lower()
+                assert all(word in told for word in words.split())
+                for other in recall.others:
+                    wrong = recall.answer.replace(recall.fact, other)
+                    assert wrong == recall.answer or not is_recalled(recall, wrong)
+    assert set(kinds) >= {"place", "left", "name", "color", "number", "order", "first", "last", "repeat", "friend"}
 
 
 def test_practice_leaves_out_what_every_second_picture_shows():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from omni.checkpoint import Defaults, load_folder, save_folder
 from omni.errors import CheckpointError, OmniError
+from omni.storage import of_bits
 from training.build import build_parts, load_codecs
 from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.config import TrainConfig, load_config
@@ -65,7 +66,7 @@ def export(
         config: the run.
         out: model folder.
         source: name of the config, for the card.
-        dtype: of the weights on disk.
+        dtype: of the weights on disk, see omni.checkpoint.save_folder.
         memory: of a chat, see omni.checkpoint.Defaults; as in `start` where left out.
 
     Raises:
@@ -103,10 +104,12 @@ def main(
     overrides: Annotated[list[str] | None, typer.Argument(help="settings, section.key=value")] = None,
     out: Annotated[Path, typer.Option(help="folder to write")] = Path("runs/model"),
     memory: Annotated[int | None, typer.Option(min=0, help="earlier exchanges that a reply goes by; 0: all")] = None,
+    bits: Annotated[int, typer.Option(help="of a weight on disk: 32, 16 or 8")] = 16,
 ) -> None:
     """Export the newest checkpoint of a run."""
     try:
-        step = export(load_config(config, overrides), out=out, source=str(config), memory=memory)
+        loaded = load_config(config, overrides)
+        step = export(loaded, out=out, source=str(config), dtype=of_bits(bits), memory=memory)
     except OmniError as error:
         sys.exit(f"error: {error}")
     typer.echo(f"{out}: averaged weights after {step} steps")

@@ -17,6 +17,7 @@ import typer
 from omni.checkpoint import HUB_FILES, file_sums, find_folder, load_folder, save_folder
 from omni.config import OmniConfig
 from omni.errors import ConfigError, OmniError
+from omni.storage import of_bits
 
 __all__ = ["merge"]
 
@@ -67,7 +68,7 @@ def merge(
         folders: two or more model folders, alike in everything but weights; those that only the first has stay.
         out: model folder.
         shares: of each model, 1 together; equal where left out.
-        dtype: of the weights on disk.
+        dtype: of the weights on disk, see omni.checkpoint.save_folder.
 
     Raises:
         ConfigError: there are too few, shares do not fit, or they differ in size, tokenizer or codecs.
@@ -106,10 +107,11 @@ def main(
     folders: Annotated[list[Path], typer.Argument(help="two or more model folders")],
     out: Annotated[Path, typer.Option(help="folder to write")],
     share: Annotated[list[float] | None, typer.Option(help="of each model, 1 together; equal where left out")] = None,
+    bits: Annotated[int, typer.Option(help="of a weight on disk: 32, 16 or 8")] = 16,
 ) -> None:
     """Average the weights of models."""
     try:
-        merge(folders, out=out, shares=share)
+        merge(folders, out=out, shares=share, dtype=of_bits(bits))
     except OmniError as error:
         sys.exit(f"error: {error}")
     typer.echo(f"{out}: the mean of {len(folders)} models")

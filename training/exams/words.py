@@ -20,6 +20,7 @@ from training.scores import Score
 from training.world.conversation import Example
 from training.world.language import canonical, caption, parse
 from training.world.questions import Question, read_answer
+from training.world.recall import Recall, is_recalled
 
 PHRASINGS = Path(__file__).parents[1] / "phrasings.json"
 # Enough to see that a picture is begun; what becomes of it is another exam.
@@ -110,6 +111,32 @@ def question(room: Room, count: int) -> tuple[list[Score], Shown]:
             scores += [Score(name, split, keys, is_right) for name in names]
     shown = [(picture, f"{one.text} {text}") for picture, one, text in zip(pictures, asked, texts, strict=True)]
     return sorted(scores, key=lambda score: score.measure != "question/answer"), shown
+
+
+def recall(room: Room, count: int) -> tuple[list[Score], Shown]:
+    """Examine answers in words to questions about what was said just before, or an exchange or two earlier."""
+    examples = [
+        example
+        for split in ("train", "test")
+        for example in room.examples("recall", split, count // 2, want=lambda e: True)
+    ]
+    asked: list[Recall] = [example.truth["recall"][0] for example in examples]
+    talks = []
+    for example, one in zip(examples, asked, strict=True):
+        said_before = [m["role"] != "assistant" or words_of(m) != one.answer for m in example.messages]
+        talks.append(example.messages[: said_before.index(False)])
+    said: dict[int, str] = {}
+    for batch in room.batches([""] * len(talks), label="recall"):
+        replies = room.candidate.generate([talks[n] for n in batch], seed=room.seeds(batch), steps=CHOICE_STEPS)
+        said |= {number: reply.text for number, reply in zip(batch, replies, strict=True)}
+    texts = collect(said)
+    others = next_of_same([one.key[1] for one in asked])
+    scores = []
+    for number, one in enumerate(asked):
+        names = ("recall/answer", f"recall/answer_{one.key[1]}")
+        for split, text in by_split([one.key], texts[number], one.answer, texts[others[number]]):
+            scores += [Score(name, split, (one.key,), is_recalled(one, text)) for name in names]
+    return sorted(scores, key=lambda score: score.measure != "recall/answer"), []
 
 
 def held_out_phrasings(modalities: Collection[str] = ("image", "video", "audio")) -> list[tuple[str, str]]:

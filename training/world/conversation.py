@@ -121,8 +121,8 @@ class Example:
             combinations that occur), "held_out" (those of them that training never contains), and by task
             "asked" (drawing, filming: the slots that the request names; edit: those the instruction names),
             "light" (pictures seen anew: a Light), "caption" (captions), "question" (a Question), "edit" (an Edit),
-            "exchange" (chat), "box" (inpaint), "actions" (world), "story" (a Story), "turns" (dialogues: a list of
-            (kind, value) as above).
+            "exchange" (chat), "recall" (a list of Recall), "box" (inpaint), "actions" (world), "story" (a Story),
+            "turns" (dialogues: a list of (kind, value) as above).
     """
 
     task: str

@@ -15,11 +15,17 @@ from training.world.films import MOTION_TASKS
 from training.world.held_out import Split
 from training.world.phrases import small_talk
 from training.world.pictures import PICTURE_TASKS
+from training.world.recall import RECALL_TASKS
 from training.world.sounds import SOUND_TASKS
 
 __all__ = ["SHAPES", "TASKS", "Example", "corpus", "document"]
 
-TASKS: dict[str, Callable[[random.Random, Split], Talk]] = {**PICTURE_TASKS, **MOTION_TASKS, **SOUND_TASKS}
+TASKS: dict[str, Callable[[random.Random, Split], Talk]] = {
+    **PICTURE_TASKS,
+    **MOTION_TASKS,
+    **SOUND_TASKS,
+    **RECALL_TASKS,
+}
 CORPUS_TASKS = (*PICTURE_TASKS, "chat", *(task for task in TASKS if task not in PICTURE_TASKS))
 
 
