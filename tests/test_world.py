@@ -8,7 +8,7 @@ import pytest
 
 from training.world.edits import OPERATIONS, edit_scene, sample_edit, thought
 from training.world.held_out import split_of, split_of_all
-from training.world.language import canonical, caption, describe, parse
+from training.world.language import INVERSE, canonical, caption, describe, parse, place_phrase
 from training.world.pack import FURTHER_STYLES, JUDGE_STYLE, STYLES, concepts, extras, further_drawings, load_pack
 from training.world.phrases import phrases
 from training.world.pictures import PICTURE_TASKS
@@ -313,7 +313,13 @@ def test_what_was_told_answers_the_question_and_nothing_else_that_was_told_does(
                 assert texts[place] == recall.answer
                 assert texts[place - 1].lower().rstrip("!.?").endswith(recall.text.lower().rstrip(".?"))
                 told = " ".join(texts[:place]).lower()
-                words = recall.fact.removesuffix(" comes").removeprefix("the ").removeprefix("so the ").lower()
+                words = (
+                    recall.fact.replace(" stays ", " ")
+                    .removesuffix(" comes")
+                    .removeprefix("the ")
+                    .removeprefix("so the ")
+                    .lower()
+                )
                 assert all(word in told for word in words.split())
                 for other in recall.others:
                     wrong = recall.answer.replace(recall.fact, other)
@@ -403,7 +409,7 @@ def test_an_unknown_task_is_named():
 
 
 def test_what_is_said_before_an_edit_is_true():
-    """Of several things how many they become, of a restyling the result."""
+    """Of several things how many they become, of a restyling the result, of two things which of them stays."""
     numbers = ("", "one", "two", "three", "four", "five")
     rng, said = random.Random(0), Counter[str]()
     for _ in range(300):
@@ -417,4 +423,18 @@ def test_what_is_said_before_an_edit_is_true():
         elif edit.operation == "count":
             before, after = (numbers[len(scene.things)] for scene in (edit.source, edit.result))
             assert f" {before}, " in words and words.endswith(f" {after}.")
-    assert said["restyle"] and said["count"] and sum(said.values()) == said["restyle"] + said["count"]
+        elif words:
+            before, after = ({thing.concept for thing in scene.things} for scene in (edit.source, edit.result))
+            first, second = words.lower().rstrip(".").split(", ")
+            ends = "goes" if edit.operation == "remove" else f"becomes {concepts()[edit.asked['thing']].one}"
+            assert [part.endswith(ends.lower()) for part in (first, second)].count(True) == 1
+            (stays,) = before & after
+            assert f" {stays} stays " in f" {words.lower()}"
+            place = (
+                edit.result.place
+                or {"left of": "left", "right of": "right", "above": "top", "below": "bottom"}[
+                    edit.result.relation if edit.result.things[0].concept == stays else INVERSE[edit.result.relation]
+                ]
+            )
+            assert f"{stays} stays {place_phrase(place)}" in words.lower()
+    assert set(+said) == {"restyle", "count", "remove", "replace"}

@@ -70,8 +70,8 @@ class Edit:
 def thought(edit: Edit) -> str:
     """Say what has to be reckoned or named before an edit can be drawn; "" where the instruction says it all.
 
-    How many there will be, and what is to be drawn in another style: the words are easier to find than the picture,
-    and the picture then goes by them.
+    How many there will be, what is to be drawn in another style, which of two things goes: the words are easier to find
+    than the picture, and the picture then goes by them.
     """
     if edit.operation == "count":
         before, after = (NUMBERS[len(scene.things)] for scene in (edit.source, edit.result))
@@ -79,7 +79,27 @@ def thought(edit: Edit) -> str:
     if edit.operation == "restyle":
         said = caption(edit.result, {"style", "count", "relation"} & set(edit.result.slots))
         return f"{said[0].upper()}{said[1:]}."
+    if edit.operation in ("remove", "replace") and edit.source.relation:
+        return _each_named(edit)
     return ""
+
+
+def _each_named(edit: Edit) -> str:
+    """Say of each of two things, in the order in which they stand, whether it stays, goes or becomes another."""
+    relation = edit.source.relation
+    places = ("left", "right") if relation in ("left of", "right of") else ("top", "bottom")
+    in_order = edit.source.things[:: 1 if relation in ("left of", "above") else -1]
+    after = {thing.concept for thing in edit.result.things}
+    ends = "goes" if edit.operation == "remove" else f"becomes {concepts()[str(edit.asked['thing'])].one}"
+    said = ", ".join(
+        f"{_one(thing)} {f'stays {place_phrase(place)}' if thing.concept in after else ends}"
+        for thing, place in zip(in_order, places, strict=True)
+    )
+    return f"{said[0].upper()}{said[1:]}."
+
+
+def _one(thing: Thing) -> str:
+    return concepts()[thing.concept].one
 
 
 def _name(thing: Thing) -> str:

@@ -76,8 +76,8 @@ def _places(rng: random.Random) -> Told:
     spots = [place_phrase(place) for place in rng.sample(tuple(PLACES), len(things))]
     pairs = [(thing.name, at) for thing, at in zip(things, spots, strict=True)]
     frame = rng.choice(("{}", "there is {}", "I see {}", "in the picture is {}", "I drew {}"))
-    listed = _listed([f"{thing.one} {at}" for thing, (_, at) in zip(things, pairs, strict=True)])
-    told = _sentence(frame.format(listed))
+    every = [(thing.one, *pair) for thing, pair in zip(things, pairs, strict=True)]
+    told = _sentence(frame.format(_listed([f"{one} {at}" for one, _, at in every])))
     asked = _both_ways(
         "place",
         pairs,
@@ -95,8 +95,9 @@ def _places(rng: random.Random) -> Told:
         key = ("recall", "left", name, left)
         asked.append(Recall(text.format(name), f"The {left} {at}.", f"{left} {at}", (name,), key))
         text = rng.choice(("And without the {}?", "Now without the {}.", "The same without the {}, please."))
-        whole = f"{listed[0].upper()}{listed[1:]}, so the {left} {at}."
-        asked.append(Recall(text.format(name), whole, f"so the {left} {at}", (), key))
+        parts = [f"{one} {f'stays {where}' if thing == left else 'goes'}" for one, thing, where in every]
+        whole = _sentence(", ".join(parts))
+        asked.append(Recall(text.format(name), whole, f"{left} stays {at}", (), key))
     return told, asked
 
 
