@@ -12,7 +12,7 @@ SPLITS = ("seen", "unseen", "real", "shuffled")
 
 HEAD = """# The shipped model, eighteenth edition
 
-`omni/weights/nano`: {parameters} parameters in float16, the codecs of pictures, films and sounds and a text tokenizer
+`omni/weights/nano`: {parameters} parameters in 8 bits, the codecs of pictures, films and sounds and a text tokenizer
 beside them. It chats about its world in English, draws and edits pictures of up to 24 squares of 16x16 pixels,
 describes them, and makes its first films, worlds, stories and sounds. A reply goes by the last message and the eight
 exchanges before it (`memory` in `omni.json`).
@@ -182,7 +182,8 @@ def main() -> None:
         cells = [f"{found[split]:.1%}" if found.get(split) is not None else "" for split in SPLITS]
         lines.append(f"| {measure} | " + " | ".join(cells) + " |")
     with safe_open(REPOSITORY / "omni" / "weights" / "nano" / "model.safetensors", "pt") as weights:
-        count = sum(weights.get_tensor(name).numel() for name in weights.keys())  # noqa: SIM118
+        names = [name for name in weights.keys() if not name.endswith("_scale")]  # noqa: SIM118
+        count = sum(weights.get_tensor(name).numel() for name in names)
     text = (
         HEAD.format(
             parameters=f"{count / 1e6:.1f} million",
