@@ -48,7 +48,6 @@ class Defaults:
         max_context_tokens: tokens of the longest conversation that is read.
         memory: how many exchanges before the last message a reply goes by; 0 for all. A small model is confused by
             longer talks than it was trained on.
-        sound_after_film: whether a film's sound is made once more when the film is done, see GenerationSettings.
     """
 
     steps: int = 24
@@ -59,15 +58,10 @@ class Defaults:
     max_audio_tokens: int = 100
     max_context_tokens: int = 8192
     memory: int = 0
-    sound_after_film: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name == "sound_after_film":
-                if not isinstance(value, bool):
-                    raise ConfigError(f"{field.name} is {value!r}; it should be true or false")
-                continue
             is_number = isinstance(value, (int, float) if field.name.endswith("_scale") else int)
             if not is_number or isinstance(value, bool) or value < 0:
                 raise ConfigError(f"{field.name} is {value!r}; it should be a number, and not negative")

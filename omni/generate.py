@@ -9,7 +9,6 @@ R rows of a pass, N latent tokens of a block, C numbers in each, V template.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Generator as GeneratorOf
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -271,14 +270,18 @@ class Generator:
         blocks = [self._block(talks[number]) for number in group]
         for number, block in zip(group, blocks, strict=True):
             yield number, MediaStarted(block.modality, self.studio.shape(block))
-        latents = yield from self._solve(reader, talks, group, blocks, settings, should_stop)
-        if latents is not None and settings.sound_after_film and len(blocks[0].grids) > 1:
-            seen = split_grids(latents, blocks[0])[0]
-            blocks = [_with_film_given(block, film) for block, film in zip(blocks, seen, strict=True)]
-            quiet = replace(settings, previews=False)
-            latents = yield from self._solve(reader, talks, group, blocks, quiet, should_stop)
-        if latents is None:
-            return
+        field_ = self._guided_field(reader, talks, group, blocks, settings)
+        start = torch.stack([self._start(talks[n], block) for n, block in zip(group, blocks, strict=True)])
+        sigmas = sigma_schedule(settings.steps, shift=block_shift(blocks[0], self.model.config))
+        latents = start
+        for step in trajectory(field_, start, sigmas, solver=settings.solver):
+            latents = step.latents
+            if should_stop():
+                return
+            if settings.previews and step.index < step.num_steps:
+                clean = split_grids(step.clean, blocks[0])[0]
+                for number, block, tokens in zip(group, blocks, clean, strict=True):
+                    yield number, MediaPreview(self.studio.preview(block, tokens), step.index, step.num_steps)
         per_grid = split_grids(latents, blocks[0])
         made = [_fill(block, [grid[i] for grid in per_grid]) for i, block in enumerate(blocks)]
         films = [continued_film(talks[n].document) if m.continues else [] for n, m in zip(group, made, strict=True)]
@@ -293,29 +296,6 @@ class Generator:
                 talk.is_done = not talk.forced
                 self._force(talk)
             yield number, MediaFinished(part, medium.continues)
-
-    def _solve(
-        self,
-        reader: Reader,
-        talks: Sequence[_Conversation],
-        group: list[int],
-        blocks: Sequence[Medium],
-        settings: GenerationSettings,
-        should_stop: Callable[[], bool],
-    ) -> GeneratorOf[tuple[int, Event], None, Tensor | None]:
-        """Make what is not given of a group's blocks, yielding previews; None where it was stopped."""
-        field_ = self._guided_field(reader, talks, group, blocks, settings)
-        latents = torch.stack([self._start(talks[n], block) for n, block in zip(group, blocks, strict=True)])
-        sigmas = sigma_schedule(settings.steps, shift=block_shift(blocks[0], self.model.config))
-        for step in trajectory(field_, latents, sigmas, solver=settings.solver):
-            latents = step.latents
-            if should_stop():
-                return None
-            if settings.previews and step.index < step.num_steps:
-                clean = split_grids(step.clean, blocks[0])[0]
-                for number, block, tokens in zip(group, blocks, clean, strict=True):
-                    yield number, MediaPreview(self.studio.preview(block, tokens), step.index, step.num_steps)
-        return latents
 
     def _guided_field(
         self,
@@ -378,13 +358,6 @@ def _fill(block: Medium, latents: Sequence[Tensor]) -> Medium:
     """Return a block with latents, [N, C] of each grid."""
     grids = [replace(grid, latents=x.view_as(grid.latents)) for grid, x in zip(block.grids, latents, strict=True)]
     return replace(block, grids=tuple(grids))
-
-
-def _with_film_given(block: Medium, film: Tensor) -> Medium:
-    """Return a block whose first grid is given, [N, C]."""
-    first = block.grids[0]
-    given = torch.ones(first.latents.shape[:-1], dtype=torch.bool)
-    return replace(block, grids=(replace(first, latents=film.view_as(first.latents), given=given), *block.grids[1:]))
 
 
 def _generator(seed: int, number: int) -> torch.Generator:

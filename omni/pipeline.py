@@ -281,7 +281,7 @@ class Omni(Crafts):
                 raise ConfigError(f"{one} and {other} both set the same thing; give one of them")
         if not isinstance(given.get("limits"), Limits | None):
             raise ConfigError(f"limits is {given['limits']!r}; give an omni.limits.Limits")
-        names = ("steps", "max_block_tokens", "max_video_tokens", "max_audio_tokens", "sound_after_film")
+        names = ("steps", "max_block_tokens", "max_video_tokens", "max_audio_tokens")
         settings: dict[str, Any] = {name: getattr(self.defaults, name) for name in names}
         settings |= {name: value for name, value in given.items() if name in GenerationSettings.__dataclass_fields__}
         if "guidance" not in given:

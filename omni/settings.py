@@ -28,8 +28,6 @@ class GenerationSettings:
         max_audio_tokens: latents of one recording, or of one block's sound, at most.
         shape: the only (rows, columns) allowed of pictures and films; the model's choice where None.
         sound: whether films have sound; the model's choice where None.
-        sound_after_film: whether the sound of a film is made once more, the finished film given, so that it fits what
-            is seen; twice the work, for a model that was trained so (`objective.give_film`).
         previews: whether to yield MediaPreview.
 
     Raises:
@@ -48,7 +46,6 @@ class GenerationSettings:
     max_audio_tokens: int = 128
     shape: tuple[int, int] | None = None
     sound: bool | None = None
-    sound_after_film: bool = False
     previews: bool = False
 
     def __post_init__(self) -> None:
@@ -70,8 +67,6 @@ class GenerationSettings:
             raise ConfigError(f"shape is {shape!r}; give (rows, columns) of a picture, each from 1 to {LARGEST_NUMBER}")
         if self.sound not in (None, True, False):
             raise ConfigError(f"sound is {self.sound!r}; give True, False, or None for the model's choice")
-        if not isinstance(self.sound_after_film, bool):
-            raise ConfigError(f"sound_after_film is {self.sound_after_film!r}; give True or False")
         if self.solver not in SOLVERS:
             raise ConfigError(f"solver is {self.solver!r}; choose one of {', '.join(SOLVERS)}")
         if not isinstance(self.guidance, GuidanceConfig):

@@ -67,24 +67,6 @@ def test_batch_equals_single_for_films_with_sound(every: Omni) -> None:
         np.testing.assert_allclose(mine.audio.samples, alone.audio.samples, atol=2e-2)
 
 
-def test_the_sound_of_a_film_is_made_again_when_its_pictures_are_done(every: Omni) -> None:
-    prompts, settings = ["a fox", "a small red fox jumps"], {"seconds": 0.6, "size": (32, 32), "sound": True}
-    once = every.video(prompts, seed=[3, 4], **settings)
-    again = every.video(prompts, seed=[3, 4], sound_after_film=True, **settings)
-    for one, other in zip(once, again, strict=True):
-        assert np.array_equal(one.frames, other.frames)
-        assert one.audio.samples.shape == other.audio.samples.shape
-        assert not np.allclose(one.audio.samples, other.audio.samples, atol=1e-3)
-    alone = every.video(prompts[1], seed=4, sound_after_film=True, **settings)
-    np.testing.assert_allclose(again[1].audio.samples, alone.audio.samples, atol=2e-2)
-    mute = [
-        every.video("a fox", seconds=0.6, size=(32, 32), sound_after_film=s, seed=1, sound=False) for s in (False, True)
-    ]
-    assert np.array_equal(mute[0].frames, mute[1].frames)
-    with pytest.raises(ConfigError, match="sound_after_film"):
-        every.video("a fox", size=(32, 32), sound_after_film=2)
-
-
 def test_audio_lasts_as_asked(every: Omni) -> None:
     audio = every.audio("a bell", seconds=1.0, seed=0)
     assert audio.samples.shape[0] == 1 and abs(audio.duration_s - 1.0) < 0.05

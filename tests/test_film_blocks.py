@@ -13,8 +13,6 @@ from omni.grammar import Grammar, ShapeLimits
 from omni.model import OmniModel
 from omni.reader import Reader, join_grids, split_grids
 from omni.sequence import Medium, TextRun, drop_conditions, flatten, pack
-from training.config import TrainConfig
-from training.data import DocumentMaker
 
 CLOCK = FilmClock(fps=8, frames_per_latent=4, latents_per_second=20)
 LIMITS = ShapeLimits(max_block_tokens=6, max_video_tokens=12, max_audio_tokens=40)
@@ -198,28 +196,6 @@ def test_given_tokens_stay_in_the_field(config, model, template):
         said = split_grids(reader.velocity_field([0], [block])(join_grids(grids), 0.7), block)
     assert torch.equal(said[0][0, 2:], torch.zeros_like(said[0][0, 2:]))
     assert said[0][0, :2].abs().min() > 0 and said[1].abs().min() > 0
-
-
-def test_a_film_may_be_given_where_its_sound_is_learnt(config, tokenizer):
-    """objective.give_film: then the film's tokens are clean in every noisy copy, and the sound alone is learnt."""
-    answer = {"type": "video", "latents": torch.ones(2, 2, 4, 4), "sound": torch.ones(12, 6), "fps": 8}
-    mute = {"type": "video", "latents": torch.ones(2, 2, 4, 4), "fps": 8}
-    request = {"role": "user", "content": [{"type": "text", "text": "a film"}]}
-    dataset = [[request, {"role": "assistant", "content": [item]}] for item in (answer, mute)]
-    for share in (0.0, 1.0):
-        objective = {"give_film": share, "drop_text": 0, "drop_both": 0}
-        settings = TrainConfig(
-            output="x",
-            start="x",
-            data={"path": "x"},
-            schedule={"steps": 1},
-            batch={"num_noisy": 2},
-            objective=objective,
-        )
-        maker = DocumentMaker(dataset, tokenizer, config, settings)
-        film_slots, sound_slots = (grid.sigma_slot for grid in maker(0, 0).latents[:2])
-        assert (sound_slots > 0).all() and (film_slots == 0).all() == (share == 1.0)
-        assert (maker(0, 1).latents[0].sigma_slot > 0).all(), "a film without sound is learnt"
 
 
 def test_dropping_media_keeps_what_is_made(config, template):

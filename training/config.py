@@ -77,8 +77,6 @@ class Objective(Section):
         long as a row holds them; so that longer talks are learnt.
     read_noise: in three of ten documents media that are read have noise of a sigma up to this, drawn for each. What the
         model made itself is never quite clean, and long roll-outs drift where training knows the truth alone.
-    give_film: probability that in a document which makes a film and its sound together the film is given, so that the
-        sound learns to fit it (GenerationSettings.sound_after_film).
     max_start: documents begin at positions up to this, half of them in its first eighth, so that what stands far down
         a long conversation is nothing new: rows and columns of media do not count from there.
     """
@@ -94,7 +92,6 @@ class Objective(Section):
     drop_end: float = Field(0.0, ge=0, le=1)
     chain: float = Field(0.0, ge=0, lt=1)
     read_noise: float = Field(0.0, ge=0, lt=1)
-    give_film: float = Field(0.0, ge=0, le=1)
     max_start: int = Field(0, ge=0)
 
     @model_validator(mode="after")

@@ -2,8 +2,8 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeGuard
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -75,8 +75,6 @@ class DocumentMaker:
                 draw -= share
         if chance.random() < objective.drop_end:
             document = _without_end(document, self.model.num_text_ids)
-        if objective.give_film and chance.random() < objective.give_film:
-            document = [_with_film_given(segment) if _is_film_with_sound(segment) else segment for segment in document]
         flat = self._flat(document, start=round(objective.max_start * chance.random() ** 3))
         if objective.read_noise and chance.random() < NOISY_READINGS:
             _add_read_noise(flat, objective.read_noise, chance)
@@ -138,17 +136,6 @@ def _add_read_noise(flat: FlatDocument, largest: float, chance: random.Random) -
         if not grid.sigma_slot.any():
             noise = torch.randn(grid.latents.shape, generator=generator)
             grid.latents = add_noise(grid.latents.float(), noise, chance.uniform(0.0, largest))
-
-
-def _is_film_with_sound(segment: Segment) -> TypeGuard[Medium]:
-    return isinstance(segment, Medium) and segment.is_target and len(segment.grids) > 1
-
-
-def _with_film_given(medium: Medium) -> Medium:
-    """Return a film with sound of which the sound alone is to be made."""
-    film = medium.grids[0]
-    given = torch.ones(film.latents.shape[:-1], dtype=torch.bool)
-    return replace(medium, grids=(replace(film, given=given), *medium.grids[1:]))
 
 
 def _without_end(document: list[Segment], num_text_ids: int) -> list[Segment]:
