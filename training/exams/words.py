@@ -32,11 +32,11 @@ TALK_LENGTHS = (0, 2, 5, 10, 20)
 Shown = list[tuple[Pixels, str]]
 
 
-def _both_splits(room: Room, task: str, count: int) -> list[Example]:
+def _both_splits(room: Room, task: str, count: int, truth: str = "scenes") -> list[Example]:
     return [
         example
         for split in ("train", "test")
-        for example in room.examples(task, split, count // 2, want=lambda e: bool(e.truth["scenes"]))
+        for example in room.examples(task, split, count // 2, want=lambda e: bool(e.truth[truth]))
     ]
 
 
@@ -115,11 +115,7 @@ def question(room: Room, count: int) -> tuple[list[Score], Shown]:
 
 def recall(room: Room, count: int) -> tuple[list[Score], Shown]:
     """Examine answers in words to questions about what was said just before, or an exchange or two earlier."""
-    examples = [
-        example
-        for split in ("train", "test")
-        for example in room.examples("recall", split, count // 2, want=lambda e: True)
-    ]
+    examples = _both_splits(room, "recall", count, truth="recall")
     asked: list[Recall] = [example.truth["recall"][0] for example in examples]
     talks = []
     for example, one in zip(examples, asked, strict=True):

@@ -17,6 +17,7 @@ from training.world.language import (
     background_phrase,
     caption,
     place_phrase,
+    sentence,
 )
 from training.world.pack import STYLES, concepts
 from training.world.phrases import phrases
@@ -78,7 +79,7 @@ def thought(edit: Edit) -> str:
         return f"There {'is' if before == 'one' else 'are'} {before}, so that makes {after}."
     if edit.operation == "restyle":
         said = caption(edit.result, {"style", "count", "relation"} & set(edit.result.slots))
-        return f"{said[0].upper()}{said[1:]}."
+        return sentence(said)
     if edit.operation in ("remove", "replace") and edit.source.relation:
         return _each_named(edit)
     return ""
@@ -91,11 +92,12 @@ def _each_named(edit: Edit) -> str:
     in_order = edit.source.things[:: 1 if relation in ("left of", "above") else -1]
     after = {thing.concept for thing in edit.result.things}
     ends = "goes" if edit.operation == "remove" else f"becomes {concepts()[str(edit.asked['thing'])].one}"
-    said = ", ".join(
-        f"{_one(thing)} {f'stays {place_phrase(place)}' if thing.concept in after else ends}"
-        for thing, place in zip(in_order, places, strict=True)
+    return sentence(
+        ", ".join(
+            f"{_one(thing)} {f'stays {place_phrase(place)}' if thing.concept in after else ends}"
+            for thing, place in zip(in_order, places, strict=True)
+        )
     )
-    return f"{said[0].upper()}{said[1:]}."
 
 
 def _one(thing: Thing) -> str:

@@ -8,7 +8,7 @@ from training.world.film_dialogue import animate_request, animate_words, film_di
 from training.world.film_language import act, describe_film, film_caption, starts_at
 from training.world.film_questions import ask_film
 from training.world.held_out import Split, split_of
-from training.world.language import caption, describe
+from training.world.language import caption, describe, sentence
 from training.world.motion import Film
 from training.world.pack import STYLES
 from training.world.phrases import phrases, vary
@@ -162,7 +162,7 @@ def _caption_video(rng: random.Random, split: Split) -> Talk:
     text = vary(rng, rng.choice(phrases("caption_film")))
     talk.say("user", *([film] if rng.random() < 0.1 else [film, text] if rng.random() < 0.8 else [text, film]))
     words = film_caption(film)
-    talk.say("assistant", f"{words[0].upper()}{words[1:]}.")
+    talk.say("assistant", sentence(words))
     talk.truth["caption"] = film.slots
     return talk
 

@@ -15,7 +15,7 @@ from training.world.scene import DRAWN_BACKGROUNDS, PLAIN_BACKGROUNDS, Scene
 
 __all__ = [
     "Slots", "background_phrase", "canonical", "caption", "describe", "find", "name_things", "parse", "place_phrase",
-    "with_article",
+    "sentence", "with_article",
 ]  # fmt: skip
 
 Slots = dict[str, str | int]
@@ -56,6 +56,11 @@ def name_things(concept: Concept, rng: random.Random | None, *, count: int = 1) 
 def with_article(words: str) -> str:
     """Put "a" or "an" before words, as they sound ("a ufo", "an orange")."""
     return f"{'an' if re.match('(?!one )[aeio]|um', words, re.I) else 'a'} {words}"
+
+
+def sentence(words: str) -> str:
+    """Begin words with a capital and end them with a full stop."""
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def place_phrase(place: str, rng: random.Random | None = None) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from training.world.conversation import Talk
-from training.world.held_out import Key, Split, split_of_all
-from training.world.language import NUMBER_WORDS, place_phrase
+from training.world.held_out import Key, Split, split_of
+from training.world.language import NUMBER_WORDS, place_phrase, sentence
 from training.world.pack import Concept, concepts
 from training.world.phrases import phrases, small_talk, vary
 from training.world.scene import PLACES, PLAIN_BACKGROUNDS
@@ -45,13 +45,9 @@ def _listed(parts: list[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
 
 
-def _things(rng: random.Random, least: int = 2, most: int = 4) -> list[Concept]:
+def _things(rng: random.Random, least: int = 2) -> list[Concept]:
     count = rng.choices((2, 3, 4), (5, 3, 1))[0]
-    return [concepts()[name] for name in rng.sample(tuple(concepts()), min(max(count, least), most))]
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
+    return [concepts()[name] for name in rng.sample(tuple(concepts()), max(count, least))]
 
 
 def _both_ways(
@@ -77,7 +73,7 @@ def _places(rng: random.Random) -> Told:
     pairs = [(thing.name, at) for thing, at in zip(things, spots, strict=True)]
     frame = rng.choice(("{}", "there is {}", "I see {}", "in the picture is {}", "I drew {}"))
     every = [(thing.one, *pair) for thing, pair in zip(things, pairs, strict=True)]
-    told = _sentence(frame.format(_listed([f"{one} {at}" for one, _, at in every])))
+    told = sentence(frame.format(_listed([f"{one} {at}" for one, _, at in every])))
     asked = _both_ways(
         "place",
         pairs,
@@ -96,7 +92,7 @@ def _places(rng: random.Random) -> Told:
         asked.append(Recall(text.format(name), f"The {left} {at}.", f"{left} {at}", (name,), key))
         text = rng.choice(("And without the {}?", "Now without the {}.", "The same without the {}, please."))
         parts = [f"{one} {f'stays {where}' if thing == left else 'goes'}" for one, thing, where in every]
-        whole = _sentence(", ".join(parts))
+        whole = sentence(", ".join(parts))
         asked.append(Recall(text.format(name), whole, f"{left} stays {at}", (), key))
     return told, asked
 
@@ -107,13 +103,13 @@ def _names(rng: random.Random) -> Told:
     is_mine = rng.random() < 0.6
     mine, yours = ("my", "your") if is_mine else ("the", "the")
     verb = rng.choice(("is called", "is called", "has the name", "is named"))
-    told = _sentence(_listed([f"{mine} {name} {verb} {called}" for name, called in pairs]))
+    told = sentence(_listed([f"{mine} {name} {verb} {called}" for name, called in pairs]))
     return told, _both_ways(
         "name",
         pairs,
         lambda name, called: (
             rng.choice(("What is {} {} called?", "What is the name of {} {}?")).format(mine, name),
-            _sentence(f"{yours} {name} is called {called}"),
+            sentence(f"{yours} {name} is called {called}"),
             rng.choice(("Who is {}?", "Which one is called {}?", "What is {}?")).format(called),
             f"{called} is {yours} {name}.",
         ),
@@ -124,7 +120,7 @@ def _colors(rng: random.Random) -> Told:
     things = _things(rng)
     colors = rng.sample(tuple(PLAIN_BACKGROUNDS), len(things))
     pairs = list(zip([thing.name for thing in things], colors, strict=True))
-    told = _sentence(_listed([f"the {name} is {color}" for name, color in pairs]))
+    told = sentence(_listed([f"the {name} is {color}" for name, color in pairs]))
     return told, _both_ways(
         "color",
         pairs,
@@ -141,9 +137,9 @@ def _colors(rng: random.Random) -> Told:
 
 def _numbers(rng: random.Random) -> Told:
     things = _things(rng)
-    numbers = rng.sample(tuple(NUMBER_WORDS.values()), min(len(things), len(NUMBER_WORDS)))
-    pairs = [(thing.plural, number) for thing, number in zip(things, numbers, strict=False)]
-    told = _sentence(f"I {rng.choice(('have', 'bought', 'saw', 'drew'))} {_listed([f'{k} {s}' for s, k in pairs])}")
+    numbers = rng.sample(tuple(NUMBER_WORDS.values()), len(things))
+    pairs = [(thing.plural, number) for thing, number in zip(things, numbers, strict=True)]
+    told = sentence(f"I {rng.choice(('have', 'bought', 'saw', 'drew'))} {_listed([f'{k} {s}' for s, k in pairs])}")
     return told, _both_ways(
         "number",
         pairs,
@@ -157,8 +153,8 @@ def _numbers(rng: random.Random) -> Told:
 
 
 def _order(rng: random.Random) -> Told:
-    names = [thing.name for thing in _things(rng, least=3, most=4)]
-    told = _sentence(rng.choice(("{}", "my list: {}", "remember: {}")).format(", ".join(names)))
+    names = [thing.name for thing in _things(rng, least=3)]
+    told = sentence(rng.choice(("{}", "my list: {}", "remember: {}")).format(", ".join(names)))
     asked = []
     for before, after in zip(names, names[1:], strict=False):
         key = ("recall", "order", before, after)
@@ -185,8 +181,8 @@ def _secret(rng: random.Random) -> Told:
         "name": ("my name is", "your name is", rng.choice(("What is my name?", "Who am I?", "What am I called?"))),
         "friend": ("my friend is called", "your friend is called", "What is my friend called?"),
     }[kind]
-    asked = Recall(what, _sentence(f"{yours} {value}"), value, (), ("recall", kind, value))
-    return _sentence(f"{mine} {value}"), [asked]
+    asked = Recall(what, sentence(f"{yours} {value}"), value, (), ("recall", kind, value))
+    return sentence(f"{mine} {value}"), [asked]
 
 
 def _repeat(rng: random.Random) -> Told:
@@ -195,7 +191,7 @@ def _repeat(rng: random.Random) -> Told:
     else:
         words = ", ".join(thing.name for thing in _things(rng))
     asked = Recall("What did I say?", f"You said: {words}.", words, (), ("recall", "repeat", words))
-    return _sentence(words), [asked]
+    return sentence(words), [asked]
 
 
 KINDS: dict[Callable[[random.Random], Told], int] = {
@@ -204,11 +200,11 @@ KINDS: dict[Callable[[random.Random], Told], int] = {
 
 
 def _recall(rng: random.Random, split: Split) -> Talk:
-    """Tell something, and ask for it: at once, or after other talk; then mostly for something else of it."""
+    """Tell something, and ask for it: at once, or after other talk; then perhaps for more of it."""
     asked: list[Recall] = []
     while not asked:
         told, every = rng.choices(tuple(KINDS), tuple(KINDS.values()))[0](rng)
-        asked = [recall for recall in every if split_of_all([recall.key]) == split]
+        asked = [recall for recall in every if split_of(*recall.key) == split]
     asked = rng.sample(asked, min(len(asked), rng.choices((1, 2, 3, 4), (3, 3, 2, 2))[0]))
     talk_ = Talk()
     opening = f"{told} "
