@@ -28,7 +28,7 @@ CAPTION_REQUESTS = {
     Audio: "Describe this sound.",
 }
 CONTINUE_REQUEST = "Go on with this film."
-MAX_WORDS = 24  # ids of what the model may say before an edit or a continuation: how many there will be, what happens
+MAX_WORDS = 24  # ids of what the model may say before an edit, a continuation, a film with sound: what happens, when
 GRAY = 128
 Settled = ("shape", "size")
 P = TypeVar("P", Image, Video, Audio)
@@ -77,6 +77,8 @@ class Crafts:
     ) -> Any:
         """Film something, or one film for each prompt of a list.
 
+        Before a film with sound the model may say in a few words when something hits; picture and sound go by them.
+
         Args:
             prompt: what to film.
             seconds: length, to the nearest that the codec can make; the model's choice where left out.
@@ -86,9 +88,10 @@ class Crafts:
                 was made for where left out.
             seed, settings: as in image.
         """
+        forced = self._film_headers(seconds, size, block_frames)
         if sound:
             self.studio.audio()  # a model without sound says so
-        forced = self._film_headers(seconds, size, block_frames)
+            forced = (replace(forced[0], max_words=MAX_WORDS), *forced[1:])
         settled: dict[str, Any] = {"sound": sound}
         if seconds is None:
             settled["shape"] = self.rows_and_columns(size, "video")

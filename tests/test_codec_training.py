@@ -120,6 +120,25 @@ def test_encoding_is_resumable_and_loads_as_messages(folder, trainer):
         list(encode(config.model_copy(update={"seed": 1})))
 
 
+def test_only_documents_asked_for_are_encoded(tmp_path, monkeypatch):
+    from training import encode as encoding
+    from training.world.tasks import document
+
+    config = EncodeConfig(
+        codecs={"vision": str(NANO)}, output=str(tmp_path), documents=4, shard_documents=4,
+        mixture={"text_to_image": 1}, only={"count": [2]},
+    )  # fmt: skip
+    list(encode(config))
+    dataset = EncodedDataset(tmp_path)
+    seeds = [dataset.shards[0].about(k)["seed"] for k in range(4)]
+    assert [document("text_to_image", seed).truth["scenes"][0].slots["count"] for seed in seeds] == [2] * 4
+    with pytest.raises(ConfigError, match="another codec, mixture or seed"):
+        list(encode(config.model_copy(update={"only": {"count": [3]}})))
+    monkeypatch.setattr(encoding, "ATTEMPTS", 3)
+    with pytest.raises(ConfigError, match="No document of the task text_to_image among 3"):
+        encoding._make((0, config.model_copy(update={"only": {"count": [100]}})))
+
+
 def _assert_equals_world(dataset, codec):
     from training.world.tasks import document
 

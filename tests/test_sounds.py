@@ -1,6 +1,7 @@
 """The laws of the world's sound: seeds decide, held-out combinations stay out, truth is heard where it is told."""
 
 import random
+import re
 from collections import Counter
 
 import numpy as np
@@ -17,6 +18,7 @@ from training.world.sound_films import (
     SHOWN_INSTRUMENTS,
     impact_onsets,
     loudness,
+    moments,
     playing_film,
     soundtrack,
     speaking_film,
@@ -240,6 +242,17 @@ def test_impacts_are_seen_where_the_truth_says():
         frames = [blow.frame for blow in film.impacts]
         right.append(matched(frames, seen, within_s=1))
     assert np.mean(right) > 0.9
+
+
+def test_when_something_hits_is_said_before_a_film_with_sound():
+    """To a tenth of a second, so that every frame has a moment of its own."""
+    for seed in range(60):
+        example = document("audio_video", seed)
+        film, (said, shown) = example.truth["films"][0], example.messages[1]["content"]
+        assert said["text"].endswith(moments(film)) and "audio" in shown
+        frames = [round(FPS * float(second)) for second in re.findall(r"\d+\.\d", said["text"])]
+        assert frames == [blow.frame for blow in film.impacts]
+        assert (" lands " in moments(film)) == (len(film.actors) == 1)
 
 
 def test_a_film_without_impacts_is_silent():

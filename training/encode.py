@@ -31,6 +31,8 @@ from training.shards import shard_path, write_shard
 
 __all__ = ["EncodeConfig", "encode", "main"]
 
+ATTEMPTS = 1000  # documents looked at to find one of those that `only` asks for
+
 if TYPE_CHECKING:
     from omni.codecs.audio import AudioCodec
 
@@ -44,6 +46,7 @@ class EncodeConfig(Section):
     mixture: task to share of the documents.
     in_turn: one document of each task after another, whatever the shares, and not by chance.
     split: of the world's held-out combinations.
+    only: slot to the values of which its documents have one, as `{verb: [spins, rolls]}`; all documents where empty.
     shard_documents: documents of a shard.
     workers, threads: processes that draw; threads of the codec.
     """
@@ -54,6 +57,7 @@ class EncodeConfig(Section):
     mixture: dict[str, float]
     in_turn: bool = False
     split: str = "train"
+    only: dict[str, list[str | int]] = {}
     seed: int = 0
     shard_documents: int = Field(2000, gt=0)
     batch_size: int = Field(64, gt=0)
@@ -69,12 +73,23 @@ def _make(job: tuple[int, EncodeConfig]) -> dict[str, Any]:
     tasks = list(config.mixture)
     drawn = random.Random(f"{config.seed}/{k}").choices(tasks, list(config.mixture.values()))[0]
     task = tasks[k % len(tasks)] if config.in_turn else drawn
-    number = config.seed * 1_000_000_000 + k
-    messages = document(task, number, config.split).messages
+    numbers = (config.seed * 1_000_000_000 + k + 1_000_000 * attempt for attempt in range(ATTEMPTS))
+    for number in numbers:
+        made = document(task, number, config.split)
+        if _has(made.truth, config.only):
+            break
+    else:
+        raise ConfigError(f"No document of the task {task} among {ATTEMPTS} has only={config.only}.")
+    messages = made.messages
     for item in (item for message in messages for item in message["content"]):
         if item["type"] == "video":
             item["num_frames"] = len(item["frames"])
     return {"task": task, "seed": number, "messages": messages}
+
+
+def _has(truth: Mapping[str, Any], only: Mapping[str, Sequence[str | int]]) -> bool:
+    scenes = (*truth.get("scenes", ()), *truth.get("films", ()))
+    return all(any(scene.slots.get(slot) in values for scene in scenes) for slot, values in only.items())
 
 
 @dataclass
@@ -210,6 +225,8 @@ def _check_index(folder: Path, config: EncodeConfig, codecs: Mapping[str, Codec]
     digests = {name: latents_digest(codec) for name, codec in sorted(codecs.items())}
     chosen = ("mixture", "in_turn", "split", "seed", "shard_documents")
     index = {**config.model_dump(include=set(chosen)), "codecs": digests}
+    if config.only:
+        index["only"] = config.only
     path = folder / "index.json"
     if path.exists() and json.loads(path.read_text(encoding="utf-8")) != index:
         raise ConfigError(f"{path} is of another codec, mixture or seed; delete the folder or choose another output")

@@ -13,7 +13,9 @@ from training.world.sound_impacts import impact
 from training.world.sound_pack import SAMPLE_RATE, Samples, faded, mix
 from training.world.speech import Saying, speak
 
-__all__ = ["SHOWN_INSTRUMENTS", "faces", "impact_onsets", "loudness", "playing_film", "soundtrack", "speaking_film"]
+__all__ = [
+    "SHOWN_INSTRUMENTS", "faces", "impact_onsets", "loudness", "moments", "playing_film", "soundtrack", "speaking_film",
+]  # fmt: skip
 
 TAKES = 4
 SHOWN_INSTRUMENTS = ("guitar", "violin", "trumpet", "piano")  # instruments that can be both seen and heard
@@ -30,6 +32,15 @@ def faces() -> tuple[str, ...]:
 def impact_onsets(film: Film) -> tuple[float, ...]:
     """Return the second at which each impact of a film sounds: the moment when its frame is shown."""
     return tuple(impact.frame / film.fps for impact in film.impacts)
+
+
+def moments(film: Film) -> str:
+    """Say when a film's impacts come: "It lands after 0.5, 1.5 and 2.0 seconds."
+
+    Said before a film with sound is made, so that picture and sound go by the same moments.
+    """
+    seconds = " and ".join(", ".join(f"{onset:.1f}" for onset in impact_onsets(film)).rsplit(", ", 1))
+    return f"{'They meet' if len(film.actors) > 1 else 'It lands'} after {seconds} seconds."
 
 
 def film_seconds(num_frames: int, fps: float = FPS) -> float:

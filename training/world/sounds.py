@@ -22,6 +22,7 @@ from training.world.sound_classes import CALLED, Noise, make_noise, sample_noise
 from training.world.sound_films import (
     SHOWN_INSTRUMENTS,
     impact_onsets,
+    moments,
     playing_film,
     soundtrack,
     speaking_film,
@@ -237,7 +238,8 @@ def _audio_video(rng: random.Random, split: Split) -> Talk:
     talk.say("user", vary(rng, rng.choice(phrases("film_sound")).format(x=words)))
     named = film_caption(film, ("thing", "verb", "other"), form="gerund")
     reply = rng.choice(phrases("film_sound_reply")).format(y=named)
-    talk.say("assistant", *_answered(rng, reply, Shot(film, audio=soundtrack(film)), silent=0.5))
+    words = moments(film) if rng.random() < 0.75 else f"{reply} {moments(film)}"
+    talk.say("assistant", words, Shot(film, audio=soundtrack(film)))
     talk.truth["asked"] = {slot: value for slot, value in film.slots.items() if slot in said}
     return talk
 
