@@ -311,7 +311,7 @@ def test_what_was_told_answers_the_question_and_nothing_else_that_was_told_does(
                 assert split_of(*recall.key) == split
                 assert is_recalled(recall, recall.answer) and not is_recalled(recall, "I do not know.")
                 assert texts[place] == recall.answer
-                assert texts[place - 1].lower().rstrip("!.?").endswith(recall.text.lower().rstrip(".?"))
+                assert recall.text.lower().rstrip(".?") in texts[place - 1].lower()
                 told = " ".join(texts[:place]).lower()
                 words = (
                     recall.fact.replace(" stays ", " ")

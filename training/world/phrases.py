@@ -9,7 +9,7 @@ from training.world.pack import DATA
 __all__ = ["exchanges", "phrases", "small_talk", "vary"]
 
 
-OPENED = 0.1  # of all sentences
+OPENED, CLOSED = 0.1, 0.12  # of all sentences
 
 
 @cache
@@ -53,13 +53,19 @@ def small_talk() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def vary(rng: random.Random, text: str) -> str:
-    """Type a sentence as people do: in lower case, without its full stop, with a please, a greeting before it."""
+    """Type a sentence as people do: in lower case, without its full stop, with a please, a greeting before it.
+
+    Behind some stands another sentence, which asks for nothing.
+    """
+    aside = random.Random(hash(rng.getstate()[1]))  # leaves the draws of rng, and so the documents, as they are
     if rng.random() < OPENED:
         opening = rng.choice(phrases("opening"))
         goes_on = opening[-1] in ",:" and not re.match(r"I\b", text)
         text = f"{opening} {text[:1].lower() + text[1:] if goes_on else text}"
     elif rng.random() < 0.05 and "please" not in text.lower() and text.endswith("."):
         text = f"{text[:-1]}, please."
+    if aside.random() < CLOSED:
+        text = f"{text}{'' if text[-1] in '.?!' else '.'} {aside.choice(phrases('closing'))}"
     draw = rng.random()
     if draw < 0.3:
         text = text.lower()
