@@ -172,7 +172,7 @@ class Generator:
             talk = talks[number]
             if self._wants_block(talk):
                 continue
-            if talk.num_written >= settings.max_new_tokens:
+            if talk.num_written >= settings.max_new_tokens and not talk.header:  # a header, once begun, is written out
                 token = self.template.end
             else:
                 token = self._choose(logits, talk, settings)

@@ -21,7 +21,7 @@ class GenerationSettings:
         guidance: how strongly conditions are enforced.
         temperature: of text; 0 takes the likeliest id.
         top_p: share of probability kept when sampling text (arXiv:1904.09751).
-        max_new_tokens: ids written at most, headers included.
+        max_new_tokens: ids written at most, headers included; a header that has begun is finished.
         max_media: media made at most, blocks that go on with a film not counted; 0 forbids them.
         max_block_tokens: latent tokens of one picture, or of one latent frame of a film, at most.
         max_video_tokens: latent tokens of one block of a film at most.

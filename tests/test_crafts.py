@@ -58,6 +58,12 @@ def test_sound_can_be_asked_for_without_a_length(every: Omni) -> None:
     assert every.video("a fox", sound=False, size=(32, 32), seed=0, max_new_tokens=20).audio is None
 
 
+@pytest.mark.parametrize("ids", [0, 3])
+def test_film_comes_even_where_no_ids_are_left_for_its_length(every: Omni, ids: int) -> None:
+    for sound in (True, False):
+        assert every.video("a fox", sound=sound, size=(32, 32), seed=0, max_new_tokens=ids).num_frames % 4 == 1
+
+
 def test_batch_equals_single_for_films_with_sound(every: Omni) -> None:
     prompts, settings = ["a fox", "a small red fox jumps"], {"seconds": 0.6, "size": (32, 32), "sound": True}
     together = every.video(prompts, seed=[3, 4], **settings)
