@@ -50,6 +50,14 @@ class Oracle:
                 for example in room.examples("recall", split, 4 * count, want=lambda e: True):
                     words = tuple(words_of(message) for message in example.messages)
                     self.talks |= {words[:end]: words[end] for end in range(1, len(words), 2)}
+        self.chains: dict[tuple[str, ...], np.ndarray] = {}
+        for split in ("train", "test"):
+            for example in room.examples("dialogue", split, 40 * count, want=lambda e: True):
+                words = [words_of(message) for message in example.messages]
+                for number, message in enumerate(example.messages[1:], 1):
+                    for picture in pictures_of(message)[:1]:
+                        self.chains[tuple(words[max(0, number - 3) : number : 2])] = picture
+                        self.chains.setdefault((words[number - 1],), picture)
         for task in ("text_to_image", "chat"):
             for example in room.examples(task, "train", 4 * count, want=lambda e: True):
                 self.asks_for_picture[words_of(example.messages[0])] = task == "text_to_image"
@@ -85,6 +93,9 @@ class Oracle:
                 replies.append(Reply((drawn if self.asks_for_picture[one] else Text("Words."),), 0))
             elif (words := tuple(words_of(message) for message in one)) in self.talks:
                 replies.append(Reply((Text(self.talks[words]),), 0))
+            elif not pictures_of(one[-1]):
+                picture = self.chains.get(words[-3::2], self.chains[words[-1:]])
+                replies.append(Reply((Image(noisy(picture)),), 0))
             else:
                 replies.append(Reply((Text(words_of(self.answers[self._key(one[-1])])),), 0))
         return replies
@@ -92,7 +103,7 @@ class Oracle:
 
 @pytest.fixture(scope="module")
 def scores() -> list[Score]:
-    tasks = ("text_to_image", "caption_image", "edit", "modality", "question", "long_talk", "recall")
+    tasks = ("text_to_image", "caption_image", "edit", "modality", "question", "long_talk", "recall", "chain")
     return evaluate(Oracle(COUNT), noisy, tasks=tasks, count=COUNT, judge_settings={"feature_size": 96})[0]
 
 
@@ -104,14 +115,14 @@ def shares(scores: list[Score], measures: Sequence[str], *splits: str) -> float:
     "measure",
     ["text_to_image/background", "text_to_image/place", "text_to_image/count", "text_to_image/thing_template",
      "text_to_image/size", "text_to_image/style", "caption_image/slots", "edit/unharmed", "modality/choice",
-     "long_talk/behind_0", "long_talk/behind_20", "recall/answer"],
+     "long_talk/behind_0", "long_talk/behind_20", "recall/answer", "chain/drawn", "chain/unharmed"],
 )  # fmt: skip
 def test_judges_find_the_truth_right(scores: list[Score], measure: str) -> None:
     assert shares(scores, [measure], "seen", "unseen") == 1.0
 
 
 def test_judges_find_most_of_the_truth_right_where_they_can_err(scores: list[Score]) -> None:
-    measures = ["text_to_image/thing", "text_to_image/relation", "edit/changed", "question/answer"]
+    measures = ["text_to_image/thing", "text_to_image/relation", "edit/changed", "question/answer", "chain/changed"]
     assert shares(scores, measures, "seen", "unseen") >= 0.9
     assert shares(scores, measures, "real") >= 0.9
     assert shares(scores, ["text_to_image/thing_of_real"], "seen", "unseen") >= 0.85

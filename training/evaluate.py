@@ -28,7 +28,7 @@ Shown = list[tuple[Pixels, str]]
 # Questions of each exam, so many that all of them finish in 40 minutes on two cores.
 DEFAULT_COUNTS = {
     "text_to_image": 480, "caption_image": 320, "edit": 320, "modality": 100, "question": 200,
-    "long_talk": 100, "recall": 200,
+    "long_talk": 100, "recall": 200, "chain": 100,
     "text_to_video": 80, "image_to_video": 60, "continuation": 40, "inpaint": 80, "caption_video": 160,
     "question_video": 80, "world": 16, "story": 32,
     "speech": 100, "notes": 160, "sound": 120, "speech_to_text": 120, "caption_audio": 160, "question_audio": 100,
@@ -47,7 +47,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 def exams() -> Mapping[str, Callable[["Room", int], tuple[list["Score"], Shown]]]:
     """Return the exam of every task."""
-    from training.exams import filling, films, pictures, sounds, stories, watching, words, worlds
+    from training.exams import chains, filling, films, pictures, sounds, stories, watching, words, worlds
 
     return {
         "text_to_image": pictures.text_to_image,
@@ -57,6 +57,7 @@ def exams() -> Mapping[str, Callable[["Room", int], tuple[list["Score"], Shown]]
         "question": words.question,
         "long_talk": words.long_talk,
         "recall": words.recall,
+        "chain": chains.chain,
         "text_to_video": films.text_to_video,
         "image_to_video": films.image_to_video,
         "continuation": films.continuation,
