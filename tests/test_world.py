@@ -26,6 +26,7 @@ from training.world.scene import (
     USUAL_SPOTS,
     boxes,
     on_cells,
+    place_things,
     render,
     sample_scene,
 )
@@ -214,13 +215,23 @@ def test_edits_change_the_slots_they_name(operation):
 
 def test_a_chained_edit_starts_from_the_scene_at_hand():
     rng = random.Random(6)
-    operations = Counter()
+    operations, said = Counter(), set()
     for scene in scenes(400, seed=6):
         edit = edit_scene(rng, scene, "train")
         if edit:
             operations[edit.operation] += 1
-            assert edit.source == scene and split_of_all(edit.keys) == "train"
-    assert sum(operations.values()) > 350 and len(operations) == 8
+            said.add(edit.instruction)
+            assert edit.source == scene and split_of_all(edit.keys) == "train" and "{" not in edit.instruction
+    assert sum(operations.values()) > 350 and len(operations) == 9
+    assert {"Now bigger.", "In 3D, please."} & said
+
+
+def test_one_more_is_one_more_than_are_seen():
+    rng = random.Random(7)
+    pair = place_things(rng, names=("fox",), style="3D", background="red", count=2, spots=USUAL_SPOTS[:2])
+    edits = [edit for _ in range(300) if (edit := edit_scene(rng, pair, split_of_all(pair.keys)))]
+    more = {len(edit.result.things) for edit in edits if "one more" in edit.instruction}
+    assert more == {3}
 
 
 @pytest.mark.parametrize("task", PICTURE_TASKS)

@@ -238,21 +238,56 @@ OPERATIONS: dict[str, tuple[Callable[[random.Random, Scene], Edit], tuple[Layout
 
 CHAINED: dict[str, Callable[[random.Random, Scene], Edit]] = {  # those that can start from any fitting scene
     "add": _join, "remove": _remove, "move": _move, "replace": _replace, "recolour": _recolour,
-    "background": _background, "restyle": _restyle, "resize": _resize,
+    "background": _background, "restyle": _restyle, "resize": _resize, "count": _count,
 }  # fmt: skip
+BRIEF = 0.35  # of the edits in a conversation
+
+
+def _briefly(rng: random.Random, edit: Edit) -> str:
+    """Ask for it in as few words as people do who go on with what they see: "One more." "Now on the left."
+
+    Gives the instruction itself where few words would not say it.
+    """
+    source, result, section = edit.source, edit.result, edit.operation
+    words: dict[str, object] = dict(edit.asked)
+    if section == "count":
+        change = len(result.things) - len(source.things)
+        words = {"k": NUMBERS[len(result.things)], "number": NUMBERS[abs(change)]}
+        section = rng.choice(("count", "more" if change > 0 else "less"))
+    elif section == "move":
+        words = {"at": place_phrase(result.place, rng)}
+    elif section == "background":
+        words = {"ground": background_phrase(result.background, rng)}
+    elif section == "resize":
+        steps = list(SIZES)
+        change = steps.index(result.size) - steps.index(source.size)
+        if abs(change) > 1:
+            return edit.instruction
+        words = {"bigger": "bigger" if change > 0 else "smaller"}
+    elif section == "remove":
+        words = {"n": edit.asked["thing"], "m": _name(result.things[0])}
+    elif section == "replace":
+        words = {"x": concepts()[str(edit.asked["thing"])].one}
+    elif section == "add":
+        if "relation" not in edit.asked:
+            return edit.instruction
+        relation = rng.choice(RELATION_PHRASES[str(edit.asked["relation"])])
+        words = {"x": concepts()[str(edit.asked["thing"])].one, "m": edit.asked["other"], "relation": relation}
+    return rng.choice(phrases(f"briefly_{section}")).format(**words)
 
 
 def edit_scene(rng: random.Random, scene: Scene, split: Split) -> Edit | None:
     """Edit a given scene, as in the middle of a conversation, so that the whole edit belongs to `split`.
 
-    Returns None where a few tries find none. Here "add" may move and shrink what was there to make room.
+    Returns None where a few tries find none. Here "add" may move and shrink what was there to make room, and what is
+    asked for may be said in few words, by what is seen.
     """
     joinable = {"add": ("single",)}
     fitting = [name for name in CHAINED if scene.layout in joinable.get(name, OPERATIONS[name][1])]
     for _ in range(8):
         edit = CHAINED[rng.choice(fitting)](rng, scene)
-        if split_of_all(edit.keys) == split:
-            return edit
+        if split_of_all(edit.keys) == split and edit.source == scene:  # of several things, those in the usual spots
+            return replace(edit, instruction=_briefly(rng, edit)) if rng.random() < BRIEF else edit
     return None
 
 
