@@ -338,9 +338,11 @@ def test_what_was_told_answers_the_question_and_nothing_else_that_was_told_does(
     assert set(kinds) >= {"place", "left", "name", "color", "number", "order", "first", "last", "repeat", "friend"}
 
 
-def test_practice_leaves_out_what_every_second_picture_shows():
+@pytest.mark.parametrize("task", ["practice", "practice_drawing"])
+def test_practice_leaves_out_what_every_second_picture_shows(task):
     for seed in range(60):
-        example = document("practice", seed)
+        example = document(task, seed)
+        assert task == "practice" or "asked" in example.truth
         scenes = example.truth["scenes"]
         extents = {thing.extent for scene in scenes for thing in scene.things}
         are_told = "asked" not in example.truth and any(scene.relation for scene in scenes)

@@ -4,7 +4,7 @@ What the assistant says is what the model is trained to say.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -313,19 +313,27 @@ def _dialogue(rng: random.Random, split: Split) -> Talk:
     return talk_
 
 
-def _practice(rng: random.Random, split: Split) -> Talk:
+def _rare(rng: random.Random, split: Split, kinds: Mapping[Callable[[random.Random, Split], Talk], int]) -> Talk:
     """Draw, caption or ask about what all pictures show too rarely.
 
     Half of them hold a single medium thing; here are small, big or several ones, icons, and two things to be told.
     """
     while True:
-        kind = rng.choices((_text_to_image, _caption_image, _question), (60, 30, 10))[0]
+        kind = rng.choices(tuple(kinds), tuple(kinds.values()))[0]
         talk_ = kind(rng, split)
         scenes = [part for _, parts in talk_.turns for part in parts if isinstance(part, Scene)]
         extents = {thing.extent for scene in scenes for thing in scene.things}
         are_told = kind is not _text_to_image and any(scene.relation for scene in scenes)
         if talk_.shape == "icon" or are_told or SIZES["medium"] not in extents:
             return talk_
+
+
+def _practice(rng: random.Random, split: Split) -> Talk:
+    return _rare(rng, split, {_text_to_image: 60, _caption_image: 30, _question: 10})
+
+
+def _practice_drawing(rng: random.Random, split: Split) -> Talk:
+    return _rare(rng, split, {_text_to_image: 1})
 
 
 def _practice_edit(rng: random.Random, split: Split) -> Talk:
@@ -374,6 +382,7 @@ PICTURE_TASKS: dict[str, Callable[[random.Random, Split], Talk]] = {
     "chat": _chat,
     "dialogue": _dialogue,
     "practice": _practice,
+    "practice_drawing": _practice_drawing,
     "practice_edit": _practice_edit,
     "seen_anew": _seen_anew,
     "album": _album,
