@@ -9,27 +9,35 @@ from PIL import Image, ImageDraw, ImageFont
 
 CELL = 128
 LINE = 12
-NUM_LINES = 4
+GAP = 8
 LETTERS_A_LINE = 24
 
 
-def contact_sheet(pictures: Sequence[NDArray[np.uint8]], captions: Sequence[str], *, columns: int = 8) -> Image.Image:
+def contact_sheet(
+    pictures: Sequence[NDArray[np.uint8] | None], captions: Sequence[str], *, columns: int = 8
+) -> Image.Image:
     """Lay pictures out in rows, enlarged, each above its caption.
 
     Args:
-        pictures: uint8, [H, W, 3] each, of any sizes.
+        pictures: uint8, [H, W, 3] each, of any sizes; None where a caption stands alone.
         captions: as many.
         columns: pictures in a row.
     """
-    rows = -(-len(pictures) // columns)
-    height = CELL + NUM_LINES * LINE
-    sheet = Image.new("RGB", (columns * (CELL + 8), rows * (height + 8)), "white")
+    cells = list(zip(pictures, (textwrap.wrap(caption, LETTERS_A_LINE) for caption in captions), strict=True))
+    rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    tops = [GAP // 2]
+    for row in rows:
+        pictured = CELL if any(pixels is not None for pixels, _ in row) else 0
+        tops.append(tops[-1] + pictured + max(len(lines) for _, lines in row) * LINE + GAP)
+    sheet = Image.new("RGB", (columns * (CELL + GAP), tops[-1]), "white")
     canvas, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=10)
-    for number, (pixels, caption) in enumerate(zip(pictures, captions, strict=True)):
-        left, top = number % columns * (CELL + 8) + 4, number // columns * (height + 8) + 4
-        scale = CELL / max(pixels.shape[:2])
-        size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
-        sheet.paste(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), (left, top))
-        lines = textwrap.wrap(caption, LETTERS_A_LINE)[:NUM_LINES]
-        canvas.multiline_text((left, top + CELL + 2), "\n".join(lines), fill="black", font=font, spacing=2)
+    for row, top in zip(rows, tops[:-1], strict=True):
+        words_top = top + (CELL + 2 if any(pixels is not None for pixels, _ in row) else 0)
+        for number, (pixels, lines) in enumerate(row):
+            left = number * (CELL + GAP) + GAP // 2
+            if pixels is not None:
+                scale = CELL / max(pixels.shape[:2])
+                size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
+                sheet.paste(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), (left, top))
+            canvas.multiline_text((left, words_top), "\n".join(lines), fill="black", font=font, spacing=2)
     return sheet

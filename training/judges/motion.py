@@ -287,7 +287,9 @@ def _has_reversal(values: NDArray[np.float64], least: float) -> bool:
 
 
 def _half_time(values: NDArray[np.float64]) -> float:
-    """When half of the way is done, as a share of the time until it is done."""
+    """When half of the way is done, as a share of the time until it is done; 0 where it ends as it begins."""
+    if values[-1] == values[0]:
+        return 0.0
     way = (values - values[0]) / (values[-1] - values[0])
     end = int(np.argmax(way >= 0.97))
     after = int(np.argmax(way >= 0.5))

@@ -29,7 +29,7 @@ def _whisper() -> Any:
         from faster_whisper import WhisperModel
     except ImportError as error:
         raise ConfigError("transcribing needs faster-whisper: install the extra `eval`") from error
-    return WhisperModel(str(folder), device="cpu", compute_type="int8")
+    return WhisperModel(str(folder), device="cpu", compute_type="float32")
 
 
 def transcribe(samples: NDArray[np.floating], sample_rate: int = RATE) -> str:
