@@ -5,9 +5,14 @@ python scripts/write_model_card.py
 """
 
 import json
+import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from training.evaluate import DEFAULT_COUNTS  # noqa: E402
+
 SPLITS = ("seen", "unseen", "real", "shuffled")
 
 HEAD = """# The shipped model, twentieth edition
@@ -45,11 +50,9 @@ below. A share near .8 is known to four points where 480 were asked and to sixte
 
 Each cell is the share of right answers. *seen* and *unseen*: combinations that training held, and that it never held.
 *real*: the same judge on the real thing after the codec's round trip, the ceiling. *shuffled*: the same answers
-against other requests, the floor. Questions: 480 drawings, 400 edits and descriptions of pictures, 200 about pictures
-and of modality, 160 of long talks and of what was said, 80 of inpainting; 192 films, films from a first frame,
-descriptions of films and sounds, tunes and named sounds; 96 films with sound, sounds for films, sentences to speak and
-to write down, and questions about films and sounds; 64 stories, 48 continuations, 24 worlds. `wer` is a share of wrong
-words, so lower is better. No judge was trained on the model's output. Written by `scripts/write_model_card.py`.
+against other requests, the floor. `wer` is a share of wrong words, so lower is better. No
+judge was trained on the model's output. Questions: {counts}.
+Written by `scripts/write_model_card.py`.
 
 | measure | seen | unseen | real | shuffled |
 |---|---|---|---|---|
@@ -277,6 +280,7 @@ def card() -> str:
             tokens=sum(steps * tokens for steps, tokens, _ in STAGES) / 1e6,
             stages="\n".join(f"| {steps:,} | {tokens:,} | {what} |" for steps, tokens, what in STAGES),
             bars="\n".join(bars),
+            counts=", ".join(f"{task} {count}" for task, count in DEFAULT_COUNTS.items()),
         )
         + "\n".join(lines)
         + "\n"

@@ -25,19 +25,18 @@ def contact_sheet(
     """
     cells = list(zip(pictures, (textwrap.wrap(caption, LETTERS_A_LINE) for caption in captions), strict=True))
     rows = [cells[start : start + columns] for start in range(0, len(cells), columns)]
-    tops = [GAP // 2]
-    for row in rows:
-        pictured = CELL if any(pixels is not None for pixels, _ in row) else 0
-        tops.append(tops[-1] + pictured + max(len(lines) for _, lines in row) * LINE + GAP)
-    sheet = Image.new("RGB", (columns * (CELL + GAP), tops[-1]), "white")
+    spaces = [CELL * any(pixels is not None for pixels, _ in row) for row in rows]  # for pictures, above the words
+    heights = [space + max(len(lines) for _, lines in row) * LINE for space, row in zip(spaces, rows, strict=True)]
+    sheet = Image.new("RGB", (columns * (CELL + GAP), sum(heights) + GAP * len(rows) + GAP // 2), "white")
     canvas, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=10)
-    for row, top in zip(rows, tops[:-1], strict=True):
-        words_top = top + (CELL + 2 if any(pixels is not None for pixels, _ in row) else 0)
+    top = GAP // 2
+    for row, space, height in zip(rows, spaces, heights, strict=True):
         for number, (pixels, lines) in enumerate(row):
             left = number * (CELL + GAP) + GAP // 2
             if pixels is not None:
                 scale = CELL / max(pixels.shape[:2])
                 size = (round(pixels.shape[1] * scale), round(pixels.shape[0] * scale))
                 sheet.paste(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC), (left, top))
-            canvas.multiline_text((left, words_top), "\n".join(lines), fill="black", font=font, spacing=2)
+            canvas.multiline_text((left, top + space + 2), "\n".join(lines), fill="black", font=font, spacing=2)
+        top += height + GAP
     return sheet
