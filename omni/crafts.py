@@ -30,6 +30,7 @@ CAPTION_REQUESTS = {
 CONTINUE_REQUEST = "Go on with this film."
 MAX_WORDS = 24  # ids of what the model may say before an edit, a continuation, a film with sound: what happens, when
 GRAY = 128
+REST_LATENTS = 2  # of a still, before its last latent is that of a film that has come to rest
 Settled = ("shape", "size")
 P = TypeVar("P", Image, Video, Audio)
 
@@ -173,6 +174,7 @@ class Crafts:
         image: Any,
         instruction: Any,
         *,
+        last_image: Any = None,
         seconds: float = 2.0,
         sound: bool | None = None,
         seed: Any = None,
@@ -185,25 +187,44 @@ class Crafts:
         Args:
             image: anything Image.load takes, or a list.
             instruction: what happens, or as many.
+            last_image: how the film ends: anything Image.load takes, of the same shape, or as many. Its last latent
+                frame (four frames of the shipped codec) is given too, and shows this picture at rest.
             seconds, sound: as in video.
             seed, settings: as in image.
+
+        Raises:
+            InputError: a last picture has another shape, or there are not as many as pictures.
+            ConfigError: the film is too short to have a last picture beside its first.
         """
         settings = self._going_on(settings)
         images = self._load(Image, image, settings)
         wishes = _paired(images, instruction)
+        lasts = [None] * len(images) if last_image is None else self._load(Image, last_image, settings)
+        if len(lasts) != len(images):
+            raise InputError(f"{len(images)} pictures need as many last ones, not {len(lasts)}")
         asked = [[_user(one, Text(wish))] for one, wish in zip(images, wishes, strict=True)]
-        side = self.studio.token_side()
-        forced = []
-        for one in images:
-            picture = self._tokens_of(self.studio.fit(one.pixels))
-            rows, columns = picture.shape[1:3]
-            size = (rows * side, columns * side)
-            film, *later = self._film_headers(_positive("seconds", seconds), size, None)
-            frames = film.shape[0]
-            tokens = torch.cat([picture, picture.new_zeros(frames - 1, *picture.shape[1:])])
-            is_given = (torch.arange(frames) == 0)[:, None, None].expand(tokens.shape[:3])
-            forced.append((replace(film, given=(tokens, is_given)), *later))
+        length = _positive("seconds", seconds)
+        forced = [self._between(first, last, length) for first, last in zip(images, lasts, strict=True)]
         return self._each(image, asked, forced, Video, seed, settings, {"sound": sound})
+
+    def _between(self, first: Image, last: Image | None, seconds: float) -> tuple[Forced, ...]:
+        """Return the headers of a film whose first frame is given, and the last latent frame where there is one."""
+        picture, side = self._tokens_of(self.studio.fit(first.pixels)), self.studio.token_side()
+        size = (picture.shape[1] * side, picture.shape[2] * side)
+        blocks = self._film_headers(seconds, size, None)
+        total = sum(block.shape[0] for block in blocks)
+        tokens = torch.cat([picture, picture.new_zeros(total - 1, *picture.shape[1:])])
+        is_given = (torch.arange(total) == 0)[:, None, None].expand(tokens.shape[:3]).clone()
+        if last is not None:
+            pixels = self.studio.fit(last.pixels)
+            if pixels.shape[:2] != size:
+                raise InputError(f"the last picture becomes {pixels.shape[:2]}, the first {size}; give one shape")
+            if total < 2:
+                raise ConfigError(f"a film of {seconds:g} s has no last picture beside its first; give more seconds")
+            tokens[-1], is_given[-1] = self._tokens_of(pixels, at_rest=True)[0], True
+        lengths = [block.shape[0] for block in blocks]
+        parts = zip(blocks, tokens.split(lengths), is_given.split(lengths), strict=True)
+        return tuple(replace(block, given=(own, which)) if which.any() else block for block, own, which in parts)
 
     def continue_(self, video: Any, *, seconds: float = 2.0, seed: Any = None, **settings: Any) -> Any:
         """Go on with a film, or with each of a list; what is returned is the new part.
@@ -274,10 +295,13 @@ class Crafts:
         _, reading = self._settings(settings)
         return [kind.load(one, **reading) for one in _as_list(given)]
 
-    def _tokens_of(self, pixels: np.ndarray) -> torch.Tensor:
-        """Encode a picture, uint8 [H, W, 3], to clean tokens [1, rows, columns, C]."""
-        latents = self.studio.vision().encode(torch.from_numpy(pixels.copy())[None, None])[0]
-        return to_tokens(latents, patch_size=self.studio.patch_size("image"))
+    def _tokens_of(self, pixels: np.ndarray, *, at_rest: bool = False) -> torch.Tensor:
+        """Encode a picture, uint8 [H, W, 3], to clean tokens [1, rows, columns, C]; at rest as the end of a film."""
+        modality = "video" if at_rest else "image"
+        frames = 1 + REST_LATENTS * self.studio.frames_per_latent if at_rest else 1
+        still = torch.from_numpy(pixels.copy())[None, None].expand(-1, frames, -1, -1, -1)
+        latents = self.studio.vision(modality).encode(still)[0, -1:]
+        return to_tokens(latents, patch_size=self.studio.patch_size(modality))
 
     def _shape_of(self, image: Image) -> tuple[int, int]:
         height, width = self.studio.fit(image.pixels).shape[:2]

@@ -97,6 +97,31 @@ def test_a_film_begins_with_the_picture_itself(every: Omni) -> None:
         every.animate(picture, "it jumps", seconds=None)
 
 
+@pytest.mark.parametrize("most", [4096, 8])
+def test_a_film_comes_to_rest_as_the_last_picture(every: Omni, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Its last latent frame is given, wherever its block begins, and is that of a film of the picture at rest."""
+    monkeypatch.setattr(every.studio, "max_video_tokens", most)
+    first, last = Image(noise(32, 32, 3)), Image(255 - noise(32, 32, 3))
+    blocks = every._between(first, last, 1.1)
+    assert [block.shape[0] for block in blocks] == ([3] if most > 8 else [2, 1])
+    tokens, given = (torch.cat(parts) for parts in zip(*(b.given for b in blocks if b.given), strict=True))
+    assert given.flatten(1).tolist() == [[True] * 4, [False] * 4, [True] * 4]
+    still = every.studio.encode(Video(np.repeat(last.pixels[None], 9, 0), 8.0))[-1].grids[0].latents
+    torch.testing.assert_close(tokens[-1], still[-1], atol=1e-4, rtol=1e-4)
+    film = every.animate([first], ["it changes"], last_image=[last], seconds=1.1, seed=0)[0]
+    assert film.frames.shape == (9, 32, 32, 3)
+
+
+def test_a_last_picture_that_does_not_fit_is_refused(every: Omni) -> None:
+    first = Image(noise(32, 64, 3))
+    with pytest.raises(InputError, match=r"\(32, 32\).*\(32, 64\)"):
+        every.animate(first, "it jumps", last_image=Image(noise(32, 32, 3)))
+    with pytest.raises(InputError, match="2 pictures need as many last ones, not 1"):
+        every.animate([first, first], ["a", "b"], last_image=first)
+    with pytest.raises(ConfigError, match="more seconds"):
+        every.animate(first, "it jumps", last_image=first, seconds=0.2)
+
+
 def test_films_go_on_with_media_as_strongly_as_the_model_says(every: Omni, monkeypatch: pytest.MonkeyPatch) -> None:
     """The caller's own scale goes before; edits, and what is drawn of words alone, stay as they are."""
     picture = Image(noise(32, 32, 3))

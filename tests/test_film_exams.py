@@ -25,9 +25,13 @@ from training.world.verbs import VERBS, sample_film
 from training.world.worlds import ACTIONS, FRAMES_PER_ACTION, play_film
 
 COUNT = 6
-KNOWN, KNOWN_OF = 12, {"continuation": 60, "story": 60}  # examples that the exam may come to ask for
+KNOWN, KNOWN_OF = (
+    12,
+    {"continuation": 60, "story": 60, "first_and_last": 40},
+)  # examples that the exam may come to ask for
 TASKS = (
-    "text_to_video", "image_to_video", "continuation", "inpaint", "caption_video", "question_video", "world", "story",
+    "text_to_video", "image_to_video", "first_and_last", "continuation", "inpaint", "caption_video", "question_video",
+    "world", "story", "spoken_request",
 )  # fmt: skip
 
 
@@ -44,6 +48,8 @@ def key(items: Sequence[dict[str, Any]], *, words: bool = True) -> tuple[str, by
     for item in items:
         frames = item.get("image", item.get("frames", item.get("video")))
         media += b"" if frames is None else (frames.frames if isinstance(frames, Video) else frames).tobytes()
+        samples = item["audio"].samples if "audio" in item else item.get("samples")
+        media += b"" if samples is None else samples.tobytes()
     return " ".join(texts), media
 
 
@@ -76,9 +82,12 @@ class Oracle:
     def video(self, prompt: Sequence[str], *, seconds: float, size: Any, seed: Any) -> list[Video]:
         return [self._film([{"type": "text", "text": words}]) for words in prompt]
 
-    def animate(self, image: Any, instruction: Any, *, seconds: float, seed: Any) -> list[Video]:
+    def animate(self, image: Any, instruction: Any, *, seconds: float, seed: Any, last_image: Any = ()) -> list[Video]:
         pairs = zip(image, instruction, strict=True)
-        return [self._film([{"type": "image", "image": p}, {"type": "text", "text": w}]) for p, w in pairs]
+        films = [self._film([{"type": "image", "image": p}, {"type": "text", "text": w}]) for p, w in pairs]
+        for film, last in zip(films, last_image, strict=bool(last_image)):
+            assert np.abs(film.frames[-1].astype(int) - last).mean() < 10
+        return films
 
     def continue_(self, video: Sequence[Video], *, seconds: float, seed: Any) -> list[Video]:
         return [self._film([{"type": "video", "video": one}], words=False) for one in video]
@@ -129,7 +138,7 @@ def shares(scores: list[Score], measures: Sequence[str], *splits: str) -> float:
 @pytest.mark.slow
 def test_judges_find_the_truth_right(scores: list[Score]) -> None:
     measures = ["text_to_video/background", "image_to_video/kept", "caption_video/slots", "question_video/answer"]
-    measures += ["inpaint/unharmed", "world/action", "continuation/thing"]
+    measures += ["inpaint/unharmed", "world/action", "continuation/thing", "first_and_last/kept", "first_and_last/end"]
     for split in ("real", "seen", "unseen"):
         assert shares(scores, measures, split) >= 0.97
 
@@ -138,7 +147,14 @@ def test_judges_find_the_truth_right(scores: list[Score]) -> None:
 def test_judges_find_most_of_the_truth_right_where_they_can_err(scores: list[Score]) -> None:
     for task in ("text_to_video", "image_to_video", "continuation"):
         assert shares(scores, [f"{task}/verb"], "real", "seen", "unseen") >= 0.9, task
-    measures = ["text_to_video/thing", "inpaint/thing", "story/character", "story/events", "world/survival"]
+    measures = [
+        "text_to_video/thing",
+        "inpaint/thing",
+        "spoken_request/thing",
+        "story/character",
+        "story/events",
+        "world/survival",
+    ]
     assert shares(scores, measures, "real", "seen", "unseen") >= 0.85
 
 
@@ -146,7 +162,8 @@ def test_judges_find_most_of_the_truth_right_where_they_can_err(scores: list[Sco
 def test_shuffled_requests_score_no_better_than_chance(scores: list[Score]) -> None:
     for measures, most in (
         (["text_to_video/verb", "text_to_video/thing", "text_to_video/place"], 0.3),
-        (["image_to_video/kept", "continuation/thing", "inpaint/thing"], 0.3),
+        (["image_to_video/kept", "continuation/thing", "inpaint/thing", "first_and_last/end"], 0.3),
+        (["first_and_last/kept", "spoken_request/thing"], 0.3),
         (["caption_video/slots"], 0.05),
         (["world/action", "story/events", "story/character"], 0.5),
     ):

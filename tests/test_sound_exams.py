@@ -7,15 +7,18 @@ import pytest
 
 from omni.parts import Audio, Text, Video
 from omni.pipeline import Reply
+from training.evaluate import exams
 from training.exams.listening import errors_in_row, heard_words
 from training.exams.room import Room, as_given, words_of
-from training.exams.sounds import LABELS, SOUND_EXAMS, melody
+from training.exams.sounding_films import swells
+from training.exams.sounds import LABELS, melody
 from training.scores import Score, figures
 from training.world.sound_classes import SOUNDS
+from training.world.sound_films import loudness, swelling
 
 COUNT = 16
 # Exams whose judges are arithmetic; the others need files that are fetched.
-OFFLINE = ("speech_to_text", "caption_audio", "question_audio", "video_to_audio", "audio_video")
+OFFLINE = ("speech_to_text", "caption_audio", "question_audio", "video_to_audio", "audio_to_video", "audio_video")
 
 
 def quieter(samples: np.ndarray) -> np.ndarray:
@@ -29,7 +32,8 @@ def part_of(item: dict[str, Any]) -> Any:
         return Text(item["text"])
     if item["type"] == "audio":
         return Audio(quieter(item["samples"])[None], item["sample_rate"])
-    return Video(item["frames"], float(item["fps"]), Audio(quieter(item["audio"])[None], 16000))
+    sound = Audio(quieter(item["audio"])[None], 16000) if "audio" in item else None
+    return Video(item["frames"], float(item["fps"]), sound)
 
 
 class Oracle:
@@ -66,11 +70,11 @@ class Oracle:
 @pytest.fixture(scope="module")
 def scores() -> list[Score]:
     room = Room(Oracle(), lambda pixels: pixels, judges=None, sound_round_trip=quieter)  # type: ignore[arg-type]
-    return [score for task in OFFLINE for score in SOUND_EXAMS[task][0](room, COUNT)[0]]
+    return [score for task in OFFLINE for score in exams()[task](room, COUNT)[0]]
 
 
 @pytest.mark.parametrize("measure", ["speech_to_text/slots", "caption_audio/slots", "question_audio/answer",
-                                     "video_to_audio/onset", "audio_video/onset"])  # fmt: skip
+                                     "video_to_audio/onset", "audio_to_video/onset", "audio_video/onset"])  # fmt: skip
 def test_exams_with_sound_know_the_truth(scores, measure):
     shares = figures(scores)
     for split in ("seen", "unseen", "real"):
@@ -111,3 +115,18 @@ def test_melody_hears_a_wrong_order():
 def test_errors_in_row_belong_to_their_recording(heard, errors):
     truths = [["a", "red", "fox"], ["three", "owls"], ["hello"]]
     assert errors_in_row(truths, heard_words(heard)) == errors
+
+
+@pytest.mark.parametrize("task", ["playing_film", "speaking_film"])
+def test_what_plays_and_what_speaks_is_seen_to_swell(task):
+    room = Room(None, lambda pixels: pixels, judges=None)  # type: ignore[arg-type]
+    right, still, late = 0, 0, 0
+    for example in room.examples(task, "train", 12, want=lambda e: True):
+        film, item = example.truth["films"][0], example.messages[1]["content"][-1]
+        frames, count = item["frames"], len(item["frames"])
+        onsets = [note["onset_s"] for note in example.truth["recordings"][0].get("notes", ())]
+        level = swelling(onsets, count) if task == "playing_film" else loudness(item["audio"], count)
+        right += swells(film, frames, level)
+        still += swells(film, frames[:1].repeat(count, 0), level)
+        late += swells(film, np.roll(frames, 2, axis=0), level)
+    assert right == 12 and not still and late <= 4

@@ -29,16 +29,25 @@ Shown = list[tuple[Pixels, str]]
 DEFAULT_COUNTS = {
     "text_to_image": 480, "edit": 400, "caption_image": 400, "question": 200, "modality": 200,
     "long_talk": 160, "recall": 160, "chain": 100,
-    "text_to_video": 192, "image_to_video": 192, "caption_video": 192, "question_video": 96, "continuation": 48,
-    "inpaint": 80, "world": 24, "story": 64,
+    "text_to_video": 192, "image_to_video": 192, "first_and_last": 48, "continuation": 48, "caption_video": 192,
+    "question_video": 96, "inpaint": 80, "world": 24, "story": 64,
     "speech": 96, "notes": 192, "sound": 192, "caption_audio": 192, "question_audio": 96, "speech_to_text": 96,
-    "video_to_audio": 96, "audio_video": 96,
+    "spoken_request": 96, "video_to_audio": 96, "audio_to_video": 48, "audio_video": 96, "playing_film": 48,
+    "speaking_film": 48,
 }  # fmt: skip
 # What a model must hold beside text and pictures to sit an exam.
 NEEDS = {
-    "video": ("text_to_video", "image_to_video", "continuation", "caption_video", "question_video", "world"),
-    "audio": ("speech", "notes", "sound", "speech_to_text", "caption_audio", "question_audio"),
-    "video and audio": ("video_to_audio", "audio_video"),
+    "video": (
+        "text_to_video",
+        "image_to_video",
+        "first_and_last",
+        "continuation",
+        "caption_video",
+        "question_video",
+        "world",
+    ),
+    "audio": ("speech", "notes", "sound", "speech_to_text", "caption_audio", "question_audio", "spoken_request"),
+    "video and audio": ("video_to_audio", "audio_to_video", "audio_video", "playing_film", "speaking_film"),
 }
 SHEET_SIZE = 48
 
@@ -47,7 +56,18 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 def exams() -> Mapping[str, Callable[["Room", int], tuple[list["Score"], Shown]]]:
     """Return the exam of every task."""
-    from training.exams import chains, filling, films, pictures, sounds, stories, watching, words, worlds
+    from training.exams import (
+        chains,
+        filling,
+        films,
+        pictures,
+        sounding_films,
+        sounds,
+        stories,
+        watching,
+        words,
+        worlds,
+    )
 
     return {
         "text_to_image": pictures.text_to_image,
@@ -60,13 +80,25 @@ def exams() -> Mapping[str, Callable[["Room", int], tuple[list["Score"], Shown]]
         "chain": chains.chain,
         "text_to_video": films.text_to_video,
         "image_to_video": films.image_to_video,
+        "first_and_last": films.first_and_last,
         "continuation": films.continuation,
         "inpaint": filling.inpaint,
         "caption_video": watching.caption_video,
         "question_video": watching.question_video,
         "world": worlds.world,
         "story": stories.story,
-        **{task: exam for task, (exam, _) in sounds.SOUND_EXAMS.items()},
+        "speech": sounds.speech,
+        "notes": sounds.notes,
+        "sound": sounds.sound,
+        "caption_audio": sounds.caption_audio,
+        "question_audio": sounds.question_audio,
+        "speech_to_text": sounds.speech_to_text,
+        "spoken_request": sounds.spoken_request,
+        "video_to_audio": sounding_films.video_to_audio,
+        "audio_to_video": sounding_films.audio_to_video,
+        "audio_video": sounding_films.audio_video,
+        "playing_film": sounding_films.playing_film,
+        "speaking_film": sounding_films.speaking_film,
     }
 
 

@@ -1,6 +1,6 @@
 """Exams whose answer is a film: from words, from a first frame, from a film's beginning."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,6 +32,8 @@ BEGUN = 5
 GOING_ON = (
     "slides left", "slides right", "slides up", "slides down", "rolls", "orbits", "spins", "grows", "shrinks", "shakes",
 )  # fmt: skip
+# A thing has come to rest where it should within so many pixels, and this factor of its size.
+REST_PX, REST_FACTOR = 4, 1.3
 SHEET_FRAMES = 6
 
 
@@ -188,28 +190,39 @@ class Followed:
         """Whether a film's thing is there in every frame."""
         return all(self.tracker.is_kept(self.paths[0], film.concept, film.style, seed=seed))
 
+    def ends_as(self, film: Film) -> bool:
+        """Whether the thing ends where a film's does, as large."""
+        top, left, side = film_boxes(film)[-1][0]
+        spot = self.paths[0][-1]
+        away = max(abs(spot.row - top - side / 2), abs(spot.column - left - side / 2))
+        return away <= REST_PX and 1 / REST_FACTOR <= spot.size / side <= REST_FACTOR
+
     def keeps_background(self, film: Film) -> bool:
         """Whether a film's background is there in every frame."""
         return set(backgrounds(self.frames)) == {film.background}
 
 
-FOLLOWED_RULES: dict[str, tuple[str, Callable[[Followed, Film, str], bool]]] = {
+# The kind of combination that counts, and how it is judged.
+FollowedRule = tuple[str, Callable[[Followed, Film, str], bool]]
+FOLLOWED_RULES: dict[str, FollowedRule] = {
     "thing": ("style", lambda one, film, seed: one.keeps(film, seed)),
     "background": ("background", lambda one, film, seed: one.keeps_background(film)),
     "verb": ("verb", lambda one, film, seed: one.verb == film.verb),
 }
 
 
-def judge_followed(task: str, made: Sequence[Followed], reals: Sequence[Followed]) -> Iterator[Score]:
+def judge_followed(
+    task: str, made: Sequence[Followed], reals: Sequence[Followed], rules: Mapping[str, FollowedRule] = FOLLOWED_RULES
+) -> Iterator[Score]:
     """Score films that begin with something given; "kept" is thing and background together."""
     others = next_of_same([len(one.truth.actors) for one in made])
     for number, (one, real) in enumerate(zip(made, reals, strict=True)):
         seed, film, other = str(number), one.truth, made[others[number]].truth
         trios = ((one, film), (real, film), (one, other))
-        found = {name: [rule(who, what, seed) for who, what in trios] for name, (_, rule) in FOLLOWED_RULES.items()}
+        found = {name: [rule(who, what, seed) for who, what in trios] for name, (_, rule) in rules.items()}
         found["kept"] = [a and b for a, b in zip(found["thing"], found["background"], strict=True)]
         for name, rights in found.items():
-            keys = keys_of(film, FOLLOWED_RULES[name][0]) if name in FOLLOWED_RULES else film.scene(0).keys
+            keys = keys_of(film, rules[name][0]) if name in rules else film.scene(0).keys
             for split, is_right in by_split(keys, *rights):
                 yield Score(f"{task}/{name}", split, keys, is_right)
 
@@ -229,6 +242,25 @@ def image_to_video(room: Room, count: int) -> tuple[list[Score], Shown]:
     truths = [Followed(frames, one.truth) for frames, one in zip(reals, answers, strict=True)]
     shown = [(strip(one.frames), words_of(e.messages[0])) for one, e in zip(answers, examples, strict=True)]
     return list(judge_followed("image_to_video", answers, truths)), shown
+
+
+def first_and_last(room: Room, count: int) -> tuple[list[Score], Shown]:
+    """Examine films between two pictures: as those from one, and whether the thing comes to rest as in the last."""
+    examples = both_splits(room, "first_and_last", count)
+    reals = [films_of(example.messages[1])[0] for example in examples]
+    made: dict[int, Followed] = {}
+    for batch in room.batches([SIZE] * len(examples), label="first_and_last"):
+        pictures = [pictures_of(examples[number].messages[0])[0] for number in batch]
+        wishes = [words_of(examples[number].messages[0]) for number in batch]
+        lasts = [reals[number][-1] for number in batch]
+        videos = room.candidate.animate(pictures, wishes, last_image=lasts, seconds=SECONDS, seed=room.seeds(batch))
+        for number, video in zip(batch, videos, strict=True):
+            made[number] = Followed(video.frames, examples[number].truth["films"][0])
+    answers = collect(made)
+    truths = [Followed(frames, one.truth) for frames, one in zip(room.through_codec(reals), answers, strict=True)]
+    shown = [(strip(one.frames), words_of(e.messages[0])) for one, e in zip(answers, examples, strict=True)]
+    rules = FOLLOWED_RULES | {"end": ("verb", lambda one, film, _: one.ends_as(film))}
+    return list(judge_followed("first_and_last", answers, truths, rules)), shown
 
 
 def _is_begun(example: Example) -> bool:

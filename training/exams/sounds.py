@@ -1,7 +1,7 @@
-"""Exams with sound: speaking, playing, sounding, hearing, and sound in time with a film."""
+"""Exams of sound: speaking, playing, sounding, hearing; with films they are in sounding_films.py."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from omni.parts import Audio
 from training.exams.listening import errors_in_row, hear_in_rows, heard_words
 from training.exams.room import (
-    Pixels,
     Room,
     as_given,
     by_split,
     collect,
     next_of_same,
+    pictures_of,
     shape_of,
     split_name,
     with_of_real,
@@ -23,14 +23,10 @@ from training.exams.room import (
 )
 from training.judges.fetched import mono, resample
 from training.judges.notes import notes_of
-from training.judges.onsets import matched, onsets_of
 from training.judges.sounds import classify
-from training.judges.tracks import impact_frames
 from training.scores import Score
 from training.world.conversation import Example
-from training.world.motion import FPS, Film
 from training.world.notes import INSTRUMENTS, Music
-from training.world.scene import ground_of
 from training.world.sound_classes import Noise
 from training.world.sound_language import hear, plain_words
 from training.world.sound_questions import read_heard_answer
@@ -38,10 +34,9 @@ from training.world.sound_questions import read_heard_answer
 Samples = NDArray[np.float32]
 Shown = list[tuple[NDArray[np.uint8], str]]
 RATE = 16000
+NOTHING_DRAWN = np.full((64, 64, 3), 128, np.uint8)
 # Of a classifier's 521 classes, the right one must be among so many of its first.
 FIRST_CLASSES = 5
-# A sound that is in time with a film begins within one frame of what is seen.
-FRAME_S = 1 / FPS
 # Semitones from a note to its overtones; how much before it, and how long after, they may be heard.
 OVERTONES = (12, 19, 24)
 EARLY_S, SOUNDING_S = 0.12, 0.7
@@ -81,21 +76,25 @@ LABELS = {
 }
 
 
-def _both_splits(room: Room, task: str, count: int, want: Callable[[Example], bool] = lambda e: True) -> list[Example]:
+def both_splits(room: Room, task: str, count: int, want: Callable[[Example], bool] = lambda e: True) -> list[Example]:
     return [example for split in ("train", "test") for example in room.examples(task, split, count // 2, want=want)]
 
 
-def _items(message: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+def items(message: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     return [item for item in message["content"] if item["type"] == kind]
 
 
-def _true_sounds(room: Room, examples: Sequence[Example], *, side: int = 1) -> list[Samples]:
+def true_sounds(room: Room, examples: Sequence[Example], *, side: int = 1) -> list[Samples]:
     """Return the real recordings of one message, through the model's codec where the room has one."""
-    recordings = [_items(example.messages[side], "audio")[0]["samples"] for example in examples]
-    return [room.sound_round_trip(samples) for samples in recordings] if room.sound_round_trip else recordings
+    return [given_back(room, items(example.messages[side], "audio")[0]["samples"]) for example in examples]
 
 
-def _at_rate(audio: Audio | None) -> Samples:
+def given_back(room: Room, samples: Samples) -> Samples:
+    """Pass a recording through the model's codec, where the room has one."""
+    return room.sound_round_trip(samples) if room.sound_round_trip else samples
+
+
+def at_rate(audio: Audio | None) -> Samples:
     """Return what a model made as the judges hear it, [T] at RATE; nothing where it made nothing."""
     if audio is None:
         return np.zeros(1, np.float32)
@@ -108,11 +107,11 @@ def _sounded(room: Room, examples: Sequence[Example], label: str) -> list[Sample
     for batch in room.batches([label] * len(examples), label=label):
         prompts = [words_of(examples[number].messages[0]) for number in batch]
         recordings = room.candidate.audio(prompts, seed=room.seeds(batch))
-        made |= {number: _at_rate(audio) for number, audio in zip(batch, recordings, strict=True)}
+        made |= {number: at_rate(audio) for number, audio in zip(batch, recordings, strict=True)}
     return collect(made)
 
 
-def _replies(room: Room, examples: Sequence[Example], label: str) -> list[Any]:
+def replies(room: Room, examples: Sequence[Example], label: str) -> list[Any]:
     """Let the candidate answer the first message of every conversation."""
     given: dict[int, Any] = {}
     for batch in room.batches([shape_of(example) for example in examples], label=label):
@@ -122,7 +121,7 @@ def _replies(room: Room, examples: Sequence[Example], label: str) -> list[Any]:
     return collect(given)
 
 
-def _judged(
+def judged(
     measure: str,
     examples: Sequence[Example],
     answers: dict[str, Sequence[Any]],
@@ -154,15 +153,18 @@ def _words(example: Example) -> list[str]:
     return heard_words(example.truth["recordings"][0]["words"])
 
 
-def speech(room: Room, count: int) -> tuple[list[Score], Shown]:
-    """Examine speaking: how many of the words a listener gets wrong, as a share of those to be said.
+def word_errors(measure: str, examples: Sequence[Example], recordings: Mapping[str, Sequence[Samples]]) -> list[Score]:
+    """Score how many words a listener gets wrong, as a share of those to be said.
 
     The measure is an error: every word is one judgement, "right" where it is wrongly heard or left out, or one is
     put in. Shuffled, what was heard is compared with the words of another.
+
+    Args:
+        measure: its name.
+        examples: with one spoken recording each.
+        recordings: "own" and "real" ones, in the order of the examples.
     """
-    examples = _both_splits(room, "speech", count)
-    own = hear_in_rows(_sounded(room, examples, "speech"))
-    real = hear_in_rows(_true_sounds(room, examples))
+    own, real = (hear_in_rows(recordings[name]) for name in ("own", "real"))
     plain = range(len(examples))
     others = [(number + len(examples) // 2) % len(examples) for number in plain]  # of another row
     scores = []
@@ -172,8 +174,15 @@ def speech(room: Room, count: int) -> tuple[list[Score], Shown]:
             for number, truth, errors in zip(row, truths, errors_in_row(truths, heard), strict=True):
                 keys = tuple(examples[number].truth["keys"])
                 split = kind or split_name(keys)
-                scores += [Score("speech/wer", split, keys, place < errors) for place in range(len(truth)) if split]
-    return scores, []
+                scores += [Score(measure, split, keys, place < errors) for place in range(len(truth)) if split]
+    return scores
+
+
+def speech(room: Room, count: int) -> tuple[list[Score], Shown]:
+    """Examine speaking: how many of the words a listener gets wrong; see `word_errors`."""
+    examples = both_splits(room, "speech", count)
+    heard = {"own": _sounded(room, examples, "speech"), "real": true_sounds(room, examples)}
+    return word_errors("speech/wer", examples, heard), []
 
 
 def _without_repeats(notes: Sequence[int]) -> list[int]:
@@ -200,17 +209,17 @@ def melody(found: Sequence[tuple[float, int]], instrument: str) -> list[int]:
     return _without_repeats(notes)
 
 
-def _notes_right(example: Example, found: Sequence[tuple[float, int]]) -> bool:
+def notes_right(example: Example, found: Sequence[tuple[float, int]]) -> bool:
     music: Music = example.truth["heard"][0]
     return melody(found, music.instrument) == _without_repeats(music.notes)
 
 
 def notes(room: Room, count: int) -> tuple[list[Score], Shown]:
     """Examine playing: all notes that were asked for, in their order, and no others; see `melody`."""
-    examples = _both_splits(room, "notes", count)
-    made, real = _sounded(room, examples, "notes"), _true_sounds(room, examples)
+    examples = both_splits(room, "notes", count)
+    made, real = _sounded(room, examples, "notes"), true_sounds(room, examples)
     found = {name: [notes_of(samples) for samples in them] for name, them in (("own", made), ("real", real))}
-    return list(_judged("notes/order", examples, found, _notes_right)), []
+    return list(judged("notes/order", examples, found, notes_right)), []
 
 
 def _named(samples: Samples, count: int) -> set[str]:
@@ -225,48 +234,74 @@ def is_named(noise: Noise, samples: Samples) -> bool:
 
 
 def _is_known(example: Example) -> bool:
-    return is_named(example.truth["heard"][0], _items(example.messages[1], "audio")[0]["samples"])
+    return is_named(example.truth["heard"][0], items(example.messages[1], "audio")[0]["samples"])
 
 
 def sound(room: Room, count: int) -> tuple[list[Score], Shown]:
     """Examine named sounds, those alone whose real recording the classifier knows (apart: knows after the codec)."""
-    examples = _both_splits(room, "sound", count, want=_is_known)
-    answers = {"own": _sounded(room, examples, "sound"), "real": _true_sounds(room, examples)}
+    examples = both_splits(room, "sound", count, want=_is_known)
+    answers = {"own": _sounded(room, examples, "sound"), "real": true_sounds(room, examples)}
 
     def rule(example: Example, samples: Samples) -> bool:
         return is_named(example.truth["heard"][0], samples)
 
-    return list(_judged("sound/class", examples, answers, rule, of_real=True)), []
+    return list(judged("sound/class", examples, answers, rule, of_real=True)), []
 
 
 def speech_to_text(room: Room, count: int) -> tuple[list[Score], Shown]:
     """Examine writing down what is said: right where all words are."""
-    examples = _both_splits(room, "speech_to_text", count)
-    texts = [reply.text for reply in _replies(room, examples, "speech_to_text")]
+    examples = both_splits(room, "speech_to_text", count)
+    texts = [reply.text for reply in replies(room, examples, "speech_to_text")]
     answers = {"own": texts, "real": [words_of(example.messages[1]) for example in examples]}
 
     def rule(example: Example, text: str) -> bool:
         said = re.sub(r"^\W*(they say|i hear)\b", "", text, flags=re.I)
         return plain_words(said) == example.truth["caption"]["words"]
 
-    return list(_judged("speech_to_text/slots", examples, answers, rule)), []
+    return list(judged("speech_to_text/slots", examples, answers, rule)), []
+
+
+def spoken_request(room: Room, count: int) -> tuple[list[Score], Shown]:
+    """Examine drawing what a recording asks for, without a written word: the thing is identified among others."""
+    examples = both_splits(room, "spoken_request", count)
+    answers = replies(room, examples, "spoken_request")
+    scenes = [example.truth["scenes"][0] for example in examples]
+    drawn = [reply.images[0].pixels if reply.images else NOTHING_DRAWN for reply in answers]
+    real = room.through_codec([pictures_of(example.messages[1])[0] for example in examples])
+    things = [len(scene.things) for scene in scenes]
+    views = room.judges.view(drawn, styles=[""] * len(scenes), things=things)
+    real_views = room.judges.view(real, styles=[scene.style for scene in scenes], things=things)
+    scores: list[Score] = []
+    for number, other in enumerate(next_of_same([""] * len(examples))):
+        keys, thing = tuple(examples[number].truth["keys"]), examples[number].truth["asked"]["thing"]
+        trio = by_split(keys, views[number], real_views[number], views[other])
+        scores += with_of_real(
+            [
+                Score("spoken_request/thing", split, keys, view.is_identified(thing, seed=str(number)))
+                for split, view in trio
+            ]
+        )
+    shown = [
+        (picture, example.truth["recordings"][0]["words"]) for picture, example in zip(drawn, examples, strict=True)
+    ]
+    return scores, shown
 
 
 def caption_audio(room: Room, count: int) -> tuple[list[Score], Shown]:
     """Examine captions of recordings: right where all facts are; single facts under the names of their slots."""
-    examples = _both_splits(room, "caption_audio", count)
+    examples = both_splits(room, "caption_audio", count)
     said: dict[int, str] = {}
     for batch in room.batches([""] * len(examples), label="caption_audio"):
-        sounds = [_items(examples[number].messages[0], "audio")[0]["samples"] for number in batch]
+        sounds = [items(examples[number].messages[0], "audio")[0]["samples"] for number in batch]
         parts = [Audio(samples[None], RATE) for samples in sounds]
         said |= dict(zip(batch, room.candidate.caption(parts, seed=room.seeds(batch)), strict=True))
     answers = {"own": collect(said), "real": [words_of(example.messages[1]) for example in examples]}
     scores = list(
-        _judged("caption_audio/slots", examples, answers, lambda example, text: hear(text) == example.truth["caption"])
+        judged("caption_audio/slots", examples, answers, lambda example, text: hear(text) == example.truth["caption"])
     )
     for slot in dict.fromkeys(slot for example in examples for slot in example.truth["caption"]):
         numbers = [number for number, example in enumerate(examples) if slot in example.truth["caption"]]
-        scores += _judged(
+        scores += judged(
             f"caption_audio/{slot}",
             [examples[number] for number in numbers],
             {name: [them[number] for number in numbers] for name, them in answers.items()},
@@ -277,74 +312,12 @@ def caption_audio(room: Room, count: int) -> tuple[list[Score], Shown]:
 
 def question_audio(room: Room, count: int) -> tuple[list[Score], Shown]:
     """Examine answers to questions about a recording."""
-    examples = _both_splits(room, "question_audio", count)
-    texts = [reply.text for reply in _replies(room, examples, "question_audio")]
+    examples = both_splits(room, "question_audio", count)
+    texts = [reply.text for reply in replies(room, examples, "question_audio")]
     answers = {"own": texts, "real": [example.truth["question"].answer for example in examples]}
 
     def rule(example: Example, text: str) -> bool:
         question = example.truth["question"]
         return read_heard_answer(question, text) == question.fact
 
-    return list(_judged("question_audio/answer", examples, answers, rule)), []
-
-
-def video_to_audio(room: Room, count: int) -> tuple[list[Score], Shown]:
-    """Examine the sound that is made for a silent film: one beginning within a frame of every impact, no other."""
-    examples = _both_splits(room, "video_to_audio", count)
-    replies = _replies(room, examples, "video_to_audio")
-    made = [_at_rate(reply.audios[0] if reply.audios else None) for reply in replies]
-    found = {
-        name: [onsets_of(samples) for samples in them]
-        for name, them in (("own", made), ("real", _true_sounds(room, examples)))
-    }
-
-    def rule(example: Example, onsets: list[float]) -> bool:
-        return matched(example.truth["recordings"][0]["onsets_s"], onsets, within_s=FRAME_S)
-
-    return list(_judged("video_to_audio/onset", examples, found, rule)), []
-
-
-def _in_time(film: Film, frames: Pixels, onsets: list[float]) -> bool:
-    """Tell whether what is heard begins when what is seen hits something."""
-    ground = ground_of(film.background, *frames.shape[1:3])
-    seen = impact_frames(frames, ground, is_collision=film.verb == "collides")
-    return bool(seen) and matched([frame / film.fps for frame in seen], onsets, within_s=FRAME_S + 1e-6)
-
-
-def audio_video(room: Room, count: int) -> tuple[list[Score], Shown]:
-    """Examine films with sound: one beginning within a frame of every impact that is seen, no other.
-
-    Shuffled, the picture of one film stands beside the sound of another.
-    """
-    examples = _both_splits(room, "audio_video", count)
-    made: dict[int, Any] = {}
-    for batch in room.batches([shape_of(example) for example in examples], label="audio_video"):
-        prompts = [words_of(examples[number].messages[0]) for number in batch]
-        films = room.candidate.video(prompts, size=shape_of(examples[batch[0]]), sound=True, seed=room.seeds(batch))
-        made |= dict(zip(batch, films, strict=True))
-    films = collect(made)
-    onsets = [onsets_of(_at_rate(film.audio)) for film in films]
-    scores = []
-    for number, (example, other) in enumerate(zip(examples, next_of_same([""] * len(examples)), strict=True)):
-        film, keys = example.truth["films"][0], tuple(example.truth["keys"])
-        real = _items(example.messages[1], "video")[0]
-        sound = room.sound_round_trip(real["audio"]) if room.sound_round_trip else real["audio"]
-        seen = films[number].frames
-        trio = ((seen, onsets[number]), (real["frames"], onsets_of(sound)), (seen, onsets[other]))
-        for split, (frames, heard) in by_split(keys, *trio):
-            scores.append(Score("audio_video/onset", split, keys, _in_time(film, frames, heard)))
-    firsts = [film.frames[0] for film in films]
-    return scores, [(first, words_of(one.messages[0])) for first, one in zip(firsts, examples, strict=True)]
-
-
-# task -> its exam, and how many questions are put by default.
-SOUND_EXAMS: dict[str, tuple[Callable[[Room, int], tuple[list[Score], Shown]], int]] = {
-    "speech": (speech, 100),
-    "notes": (notes, 160),
-    "sound": (sound, 120),
-    "speech_to_text": (speech_to_text, 120),
-    "caption_audio": (caption_audio, 160),
-    "question_audio": (question_audio, 100),
-    "video_to_audio": (video_to_audio, 80),
-    "audio_video": (audio_video, 60),
-}
+    return list(judged("question_audio/answer", examples, answers, rule)), []

@@ -1,4 +1,4 @@
-"""When things that are filmed before a known background hit the ground, or one another.
+"""When things that are filmed before a known background hit the ground, or one another, and how large they are.
 
 F frames of H rows and W columns.
 """
@@ -6,7 +6,7 @@ F frames of H rows and W columns.
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["impact_frames"]
+__all__ = ["impact_frames", "shown_area"]
 
 Frames = NDArray[np.uint8]
 DIFFERENT = 48  # of 255, in any colour: what differs so much from the background belongs to a thing
@@ -14,11 +14,26 @@ SMALLEST = 4  # pixels of a row or column that make it part of a thing
 LEAST_DROP = 0.025  # of the height: what falls less before it stops does not hit the ground
 
 
+def _is_thing(frames: Frames, ground: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Mark what is not ground, [F, H, W]."""
+    marked: NDArray[np.bool_] = (np.abs(frames.astype(np.int16) - ground) > DIFFERENT).any(axis=-1)
+    return marked
+
+
+def shown_area(frames: Frames, ground: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Tell which share of every frame is not ground, [F].
+
+    Args:
+        frames: uint8 [F, H, W, 3].
+        ground: what they look like without things, uint8 [H, W, 3].
+    """
+    return _is_thing(frames, ground).mean(axis=(1, 2))
+
+
 def _edges(frames: Frames, ground: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Tell where things begin and end in every frame: top, bottom, left, right, [F, 4]; NaN where none is seen."""
-    is_thing = (np.abs(frames.astype(np.int16) - ground) > DIFFERENT).any(axis=-1)
     edges = np.full((len(frames), 4), np.nan)
-    for number, mask in enumerate(is_thing):
+    for number, mask in enumerate(_is_thing(frames, ground)):
         rows, columns = (np.flatnonzero(mask.sum(axis=axis) >= SMALLEST) for axis in (1, 0))
         if len(rows) and len(columns):
             edges[number] = rows[0], rows[-1], columns[0], columns[-1]

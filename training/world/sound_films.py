@@ -15,6 +15,7 @@ from training.world.speech import Saying, speak
 
 __all__ = [
     "SHOWN_INSTRUMENTS", "faces", "impact_onsets", "loudness", "moments", "playing_film", "soundtrack", "speaking_film",
+    "swelling",
 ]  # fmt: skip
 
 TAKES = 4
@@ -69,6 +70,12 @@ def loudness(samples: Samples, num_frames: int, *, fps: float = FPS) -> np.ndarr
     return level / max(float(level.max()), 1e-6)
 
 
+def swelling(onsets: Sequence[float], num_frames: int, *, fps: float = FPS) -> np.ndarray:
+    """Return how large a thing is that swells at each onset, in seconds, and fades: [F], 1 at an onset, 0 at rest."""
+    times = np.arange(num_frames)[:, None] / fps - np.array([np.inf, *onsets])
+    return np.where(times >= 0, np.exp(-times.clip(0) / FADING_S), 0.0).max(axis=1)
+
+
 def _pulsing(rng: random.Random, concept: str, verb: str, sizes: Sequence[float]) -> Film:
     """A thing in the middle that stays where it is and changes its size."""
     poses = tuple(Pose(0.5, 0.5, round(REST + SWELL * float(size), 4)) for size in sizes)
@@ -92,9 +99,8 @@ def playing_film(rng: random.Random, music: Music) -> tuple[Film, Samples, tuple
         count for count in FILM_FRAMES if count >= 1 + step * len(music.notes) or count == FILM_FRAMES[-1]
     )
     seconds = film_seconds(num_frames)
-    times = np.arange(num_frames)[:, None] / FPS - np.array(onsets)
-    sizes = np.where(times >= 0, np.exp(-times.clip(0) / FADING_S), 0.0).max(axis=1)
-    return _pulsing(rng, music.instrument, "plays", sizes), play_at(rng, music, onsets, seconds), onsets
+    film = _pulsing(rng, music.instrument, "plays", swelling(onsets, num_frames))
+    return film, play_at(rng, music, onsets, seconds), onsets
 
 
 def speaking_film(rng: random.Random, saying: Saying) -> tuple[Film, Samples] | None:
