@@ -96,7 +96,9 @@ latents always sound the same.{network}
 * `speech/...`: wrong words of Whisper tiny.en as a share of all, before and after, four lines of the Piper voice in a
   recording; DNSMOS (overall) before and after.
 * `notes/originals`: true notes that Basic Pitch finds in the originals, same semitone, within 0.1 s; `notes/kept`: the
-  share of these that it still finds afterwards.
+  share of these that it still finds afterwards, and `notes/kept_beside_noise` the share that it still finds in the
+  originals beside noise of -60 dB, so how often it repeats itself; `notes/sure`: notes that it finds beside each of
+  three such noises, `notes/kept_of_sure` the share of these that the codec keeps.
 * `latents/std_...`: of single channels; `latents/changed_by_round_trip`: mean squared change of latents that are
   decoded and encoded again, as a share of their own mean square.
 * Compression beside that of others:

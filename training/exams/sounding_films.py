@@ -53,11 +53,11 @@ def video_to_audio(room: Room, count: int) -> tuple[list[Score], Shown]:
     return list(judged("video_to_audio/onset", examples, found, rule)), []
 
 
-def _in_time(film: Film, frames: Pixels, onsets: Sequence[float]) -> bool:
+def _in_time(film: Film, frames: Pixels, samples: Samples) -> bool:
     """Tell whether what is heard begins when what is seen hits something."""
     ground = ground_of(film.background, *frames.shape[1:3])
     seen = impact_frames(frames, ground, is_collision=film.verb == "collides")
-    return bool(seen) and matched([frame / film.fps for frame in seen], onsets, within_s=FRAME_S + 1e-6)
+    return bool(seen) and matched([frame / film.fps for frame in seen], onsets_of(samples), within_s=FRAME_S + 1e-6)
 
 
 def swells(film: Film, frames: Pixels, level: NDArray[np.floating[Any]]) -> bool:
@@ -96,14 +96,14 @@ def _real_films(room: Room, examples: Sequence[Example]) -> list[Sounding]:
     return [(item["frames"], given_back(room, item["audio"])) for item in found]
 
 
-def _filmed(room: Room, examples: Sequence[Example], label: str, **settings: Any) -> list[Sounding]:
-    """Let the candidate make the films with sound that are asked for in words."""
+def _filmed(room: Room, examples: Sequence[Example], label: str, *, is_timed: bool = False) -> list[Sounding]:
+    """Let the candidate make the films with sound that are asked for in words; timed, as long as the real ones."""
     made: dict[int, Sounding] = {}
-    kinds = [(shape_of(example), len(films_of(example.messages[1])[0])) for example in examples]
+    kinds = [(shape_of(one), len(films_of(one.messages[1])[0]) if is_timed else 0) for one in examples]
     for batch in room.batches(kinds, label=label):
         prompts = [words_of(examples[number].messages[0]) for number in batch]
         size, num_frames = kinds[batch[0]]
-        length = {"seconds": num_frames / FPS} if settings.get("is_timed") else {}
+        length = {"seconds": num_frames / FPS} if is_timed else {}
         films = room.candidate.video(prompts, size=size, sound=True, seed=room.seeds(batch), **length)
         made |= {number: (film.frames, at_rate(film.audio)) for number, film in zip(batch, films, strict=True)}
     return collect(made)
@@ -117,11 +117,7 @@ def audio_video(room: Room, count: int) -> tuple[list[Score], Shown]:
     """Examine films with sound: one beginning within a frame of every impact that is seen, no other."""
     examples = both_splits(room, "audio_video", count)
     films = _filmed(room, examples, "audio_video")
-
-    def rule(film: Film, frames: Pixels, samples: Samples) -> bool:
-        return _in_time(film, frames, onsets_of(samples))
-
-    scores = list(_together("audio_video/onset", examples, films, _real_films(room, examples), rule))
+    scores = list(_together("audio_video/onset", examples, films, _real_films(room, examples), _in_time))
     return scores, _firsts(films, examples)
 
 
@@ -133,11 +129,7 @@ def audio_to_video(room: Room, count: int) -> tuple[list[Score], Shown]:
     heard = [items(example.messages[0], "audio")[0]["samples"] for example in examples]
     own = list(zip(seen, heard, strict=True))
     real = [(films_of(e.messages[1])[0], samples) for e, samples in zip(examples, heard, strict=True)]
-
-    def rule(film: Film, frames: Pixels, samples: Samples) -> bool:
-        return _in_time(film, frames, onsets_of(samples))
-
-    return list(_together("audio_to_video/onset", examples, own, real, rule)), _firsts(own, examples)
+    return list(_together("audio_to_video/onset", examples, own, real, _in_time)), _firsts(own, examples)
 
 
 def playing_film(room: Room, count: int) -> tuple[list[Score], Shown]:
