@@ -227,7 +227,7 @@ class Generator:
             return [self.template.number(number) for number in numbers]
         # A medium needs room for its header too.
         room = settings.max_new_tokens - talk.num_written > max(map(len, HEADER_FIELDS.values()))
-        kinds = self.grammar.kinds(film if not talk.written else []) if room and settings.max_media else []
+        kinds = self.grammar.kinds(film) if room and settings.max_media else []
         if talk.num_media >= settings.max_media:
             kinds = [kind for kind in kinds if kind == self.template.kinds["continue"]]
         return [slice(0, self.tokenizer.num_text_ids), self.template.end, *kinds]

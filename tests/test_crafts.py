@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from omni import Audio, ConfigError, Image, InputError, Omni, Video
+from omni import Audio, ConfigError, Image, InputError, Omni, Text, Video
 from omni.chat import ACTIONS, to_tokens
 from omni.events import MediaFinished, MediaPreview, MediaStarted
+from omni.generate import Generator
 from omni.pipeline import Finished
 from omni.sequence import TextRun
 
@@ -95,6 +97,23 @@ def test_a_film_begins_with_the_picture_itself(every: Omni) -> None:
     assert not np.array_equal(films[0][1:], films[1][1:])
     with pytest.raises(ConfigError, match="seconds is None"):
         every.animate(picture, "it jumps", seconds=None)
+
+
+def test_a_film_goes_on_behind_words(every: Omni, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model may say what happens, and then go on with the film that it was given."""
+    choose, going_on = Generator._choose, every.template.kinds["continue"]
+
+    def say_it_and_go_on(self: Generator, logits: torch.Tensor, talk: Any, settings: Any) -> int:
+        wanted = 7 if talk.num_written == 0 else going_on if talk.num_written == 1 else every.template.end
+        logits = logits.clone()
+        logits[wanted] += 0.0 if talk.header else 1e6
+        return choose(self, logits, talk, settings)
+
+    monkeypatch.setattr(Generator, "_choose", say_it_and_go_on)
+    asked = {"role": "user", "content": [{"type": "video", "video": clip()}, {"type": "text", "text": "Go on."}]}
+    words, film = every.chat([asked], seed=0, temperature=0, steps=2, max_video_tokens=8).parts
+    assert isinstance(words, Text) and isinstance(film, Video)
+    assert film.frames.shape[1:] == (32, 32, 3) and film.num_frames % 4 == 0  # of the first latent there is a frame
 
 
 @pytest.mark.parametrize("most", [4096, 8])
