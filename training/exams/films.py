@@ -192,7 +192,7 @@ class Followed:
 
     def ends_as(self, film: Film) -> bool:
         """Whether the thing ends where a film's does, as large."""
-        top, left, side = film_boxes(film)[-1][0]
+        top, left, side = film_boxes(film)[0][-1]
         spot = self.paths[0][-1]
         away = max(abs(spot.row - top - side / 2), abs(spot.column - left - side / 2))
         return away <= REST_PX and 1 / REST_FACTOR <= spot.size / side <= REST_FACTOR
