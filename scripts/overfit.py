@@ -10,6 +10,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,11 +30,21 @@ from omni.settings import GenerationSettings  # noqa: E402
 
 CLOSE = 0.1  # mean squared distance of latents, whose variance is 1
 NOTES_SHARE = 0.9
-# A judge is asked only where it is right about the true picture, and for notes that it still hears in the true sound
-# beside this much noise: what it is wrong or in doubt about by itself says nothing of the answer.
+# A judge is asked only where it is right about the true picture, for notes only where notes are played, and for those
+# and for classes that it still hears in the true sound beside this much noise: what it is wrong or in doubt about by
+# itself says nothing of the answer.
 SOUND_NOISE = 1e-3  # of full scale: -60 dB
 NUM_NOISES = 3
 Verdicts = Iterator[tuple[str, bool]]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a document of the world holds: the things that it shows, and whether notes are played in it."""
+
+    things: frozenset[str]
+    plays_notes: bool
+
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -70,7 +81,7 @@ def words(segments: Sequence[Segment], omni: Omni) -> str:
     return omni.tokenizer.decode([number for number in ids if number < omni.tokenizer.num_text_ids])
 
 
-def judge_media(made: Medium, true: Medium, film: Sequence[Medium], omni: Omni, things: Collection[str]) -> Verdicts:
+def judge_media(made: Medium, true: Medium, film: Sequence[Medium], omni: Omni, content: Content) -> Verdicts:
     """Compare a block with the true one: latents, and what the judges find in both after the way back."""
     distance = max(
         float((mine.latents - theirs.latents).square().mean())
@@ -79,15 +90,15 @@ def judge_media(made: Medium, true: Medium, film: Sequence[Medium], omni: Omni, 
     yield f"{made.modality}/latents", distance < CLOSE
     mine, theirs = (omni.studio.decode([medium], [film])[0] for medium in (made, true))
     if isinstance(mine, Image) and isinstance(theirs, Image):
-        yield from judge_sight("image/template", [mine.pixels], [theirs.pixels], things)
+        yield from judge_sight("image/template", [mine.pixels], [theirs.pixels], content.things)
     elif isinstance(mine, Video) and isinstance(theirs, Video):
         places = (0, len(mine.frames) // 2, len(mine.frames) - 1)
         seen, true_frames = ([clip.frames[n] for n in places] for clip in (mine, theirs))
-        yield from judge_sight("video/template", seen, true_frames, things)
+        yield from judge_sight("video/template", seen, true_frames, content.things)
         if mine.audio is not None and theirs.audio is not None:
-            yield from judge_sound(mine.audio, theirs.audio)
+            yield from judge_sound(mine.audio, theirs.audio, content)
     elif isinstance(mine, Audio) and isinstance(theirs, Audio):
-        yield from judge_sound(mine, theirs)
+        yield from judge_sound(mine, theirs, content)
 
 
 def sight(pixels: np.ndarray) -> tuple[Any, ...]:
@@ -107,16 +118,17 @@ def judge_sight(
         yield measure, all(made == true for made, true in known)
 
 
-def things_of(about: dict[str, Any]) -> set[str]:
-    """Name the things that a document of the world shows, from its task and seed."""
+def content_of(about: dict[str, Any]) -> Content:
+    """Tell what a document of the world holds, from its task and seed."""
     from training.world.tasks import document
 
     truth = document(about["task"], about["seed"]).truth
     shown = {thing.concept for scene in truth["scenes"] for thing in scene.things}
-    return shown | {actor.concept for film in truth["films"] for actor in film.actors}
+    shown |= {actor.concept for film in truth["films"] for actor in film.actors}
+    return Content(frozenset(shown), any(one["kind"] == "notes" for one in truth.get("recordings", ())))
 
 
-def judge_sound(mine: Audio, theirs: Audio) -> Verdicts:
+def judge_sound(mine: Audio, theirs: Audio, content: Content) -> Verdicts:
     """Compare the recogniser's words, the notes, and the likeliest class of sound."""
     from training.judges.notes import notes_of, share_found
     from training.judges.sounds import classify
@@ -125,18 +137,20 @@ def judge_sound(mine: Audio, theirs: Audio) -> Verdicts:
     heard, meant = mine.samples[0], theirs.samples[0]
     if said := words_of(transcribe(meant)):
         yield "audio/words", words_of(transcribe(heard)) == said
-    notes = notes_of(meant)
-    for seed in range(NUM_NOISES):
-        noise = np.random.default_rng(seed).normal(0, SOUND_NOISE, meant.shape).astype(np.float32)
-        again = notes_of(meant + noise)
-        notes = [note for note in notes if share_found([note], again) == 1.0]
-    if notes:
-        yield "audio/notes", share_found(notes, notes_of(heard)) >= NOTES_SHARE
-    yield "audio/class", classify(heard)[0][0] in [name for name, _ in classify(meant)[:3]]
+    noises = [np.random.default_rng(seed).normal(0, SOUND_NOISE, meant.shape) for seed in range(NUM_NOISES)]
+    again = [meant + noise.astype(np.float32) for noise in noises]
+    if content.plays_notes:
+        repeated = [notes_of(samples) for samples in again]
+        notes = [note for note in notes_of(meant) if all(share_found([note], them) == 1.0 for them in repeated)]
+        if notes:
+            yield "audio/notes", share_found(notes, notes_of(heard)) >= NOTES_SHARE
+    first = [name for name, _ in classify(meant)[:3]]
+    if all(classify(samples)[0][0] in first for samples in again):
+        yield "audio/class", classify(heard)[0][0] in first
 
 
 def judge_reply(
-    prefix: list[Segment], truth: list[Segment], omni: Omni, settings: GenerationSettings, things: Collection[str]
+    prefix: list[Segment], truth: list[Segment], omni: Omni, settings: GenerationSettings, content: Content
 ) -> Verdicts:
     """Let the model answer, and compare its answer with the true one."""
     generator = Generator(omni.model, omni.tokenizer, omni.studio)
@@ -159,7 +173,7 @@ def judge_reply(
         before = list(prefix)
         for mine, theirs in zip(made, true, strict=True):
             film = continued_film(before) if theirs.continues else []
-            yield from judge_media(mine, theirs, film, omni, things)
+            yield from judge_media(mine, theirs, film, omni, content)
             before.append(theirs)
 
 
@@ -183,9 +197,9 @@ def judge(
         settings = GenerationSettings(steps=steps, guidance=GuidanceConfig(scale=1.0), max_media=16)
         abouts = [shard.about(place) for shard in dataset.shards for place in range(len(shard))]
         for number, about in enumerate(abouts):
-            things = things_of(about)
+            content = content_of(about)
             for prefix, truth in replies(maker.document(number), omni):
-                found = list(judge_reply(prefix, truth, omni, settings, things))
+                found = list(judge_reply(prefix, truth, omni, settings, content))
                 for measure, is_right in found:
                     verdicts[measure].append(is_right)
                 print(number, " ".join(name if is_right else f"NOT:{name}" for name, is_right in found), flush=True)
