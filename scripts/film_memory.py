@@ -19,17 +19,15 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 PROMPT = "a fox walks from the left to the right on the grass"
-STEPS = 4
+STEPS, REPEATS = 4, 3
 
 TABLE = """# Long films
 
 A film of 64x64 pixels in blocks of one latent frame (4 frames) each, {steps} steps and guidance, threads: {threads};
-each in a process of its own. Written by `python scripts/film_memory.py table`. *peak* is the memory of the whole
-process, *above one frame* what is more than for a film of one latent frame; *cache* is what keys and values of all rows
-take, which is doubled whenever it is full. *last 4*: seconds of one of the last four latent frames.
-
-What is freed is kept (`omni.memory`), so the peak of one and the same film differs between runs: 758, 771, 1,018 and
-1,039 MiB for 65 latent frames.
+each made {repeats} times, always in a process of its own. Written by `python scripts/film_memory.py table`. *peak* is
+the memory of the whole process, which differs from run to run, since freed memory is kept (`omni.memory`); *above one
+frame* what is more than the least for a film of one latent frame; *cache* is what keys and values of all rows take,
+which is doubled whenever it is full. *last 4*: seconds of one of the last four latent frames.
 
 | latent frames | frames | cache, MiB | peak, MiB | above one frame, MiB | seconds a latent frame | last 4 |
 |---|---|---|---|---|---|---|
@@ -89,14 +87,19 @@ def table(
     lines, base = [], 0.0
     for count in (1, *map(int, frames.split(","))):
         command = [sys.executable, __file__, "one", str(model), str(count)]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-        base = base or found["peak"]
-        seconds, peak = found["seconds"], found["peak"]
+        runs = [
+            json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            for _ in range(REPEATS)
+        ]
+        peaks, found = sorted(run["peak"] for run in runs), runs[0]
+        base, seconds = base or peaks[0], found["seconds"]
         mean, last = sum(seconds) / len(seconds), sum(seconds[-4:]) / len(seconds[-4:])
-        above = f"{peak:.0f} | {peak - base:.0f}"
+        above = f"{peaks[0]:.0f} to {peaks[-1]:.0f} | {peaks[0] - base:.0f} to {peaks[-1] - base:.0f}"
         lines.append(f"| {count} | {found['frames']} | {found['cache']:.1f} | {above} | {mean:.2f} | {last:.2f} |")
         print(lines[-1], flush=True)
-    out.write_text(TABLE.format(steps=STEPS, threads=found["threads"], rows="\n".join(lines)), encoding="utf-8")
+    out.write_text(
+        TABLE.format(steps=STEPS, repeats=REPEATS, threads=found["threads"], rows="\n".join(lines)), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

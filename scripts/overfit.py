@@ -31,10 +31,8 @@ from omni.settings import GenerationSettings  # noqa: E402
 CLOSE = 0.1  # mean squared distance of latents, whose variance is 1
 NOTES_SHARE = 0.9
 # A judge is asked only where it is right about the true picture, for notes only where notes are played, and for those
-# and for classes that it still hears in the true sound beside this much noise: what it is wrong or in doubt about by
+# and for classes that it still hears in the true sound beside noise of -60 dB: what it is wrong or in doubt about by
 # itself says nothing of the answer.
-SOUND_NOISE = 1e-3  # of full scale: -60 dB
-NUM_NOISES = 3
 Verdicts = Iterator[tuple[str, bool]]
 
 
@@ -130,6 +128,7 @@ def content_of(about: dict[str, Any]) -> Content:
 
 def judge_sound(mine: Audio, theirs: Audio, content: Content) -> Verdicts:
     """Compare the recogniser's words, the notes, and the likeliest class of sound."""
+    from training.judges.doubt import beside_noise
     from training.judges.notes import notes_of, share_found
     from training.judges.sounds import classify
     from training.judges.speech import transcribe, words_of
@@ -137,8 +136,7 @@ def judge_sound(mine: Audio, theirs: Audio, content: Content) -> Verdicts:
     heard, meant = mine.samples[0], theirs.samples[0]
     if said := words_of(transcribe(meant)):
         yield "audio/words", words_of(transcribe(heard)) == said
-    noises = [np.random.default_rng(seed).normal(0, SOUND_NOISE, meant.shape) for seed in range(NUM_NOISES)]
-    again = [meant + noise.astype(np.float32) for noise in noises]
+    again = beside_noise(meant)
     if content.plays_notes:
         repeated = [notes_of(samples) for samples in again]
         notes = [note for note in notes_of(meant) if all(share_found([note], them) == 1.0 for them in repeated)]

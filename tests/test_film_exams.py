@@ -25,10 +25,8 @@ from training.world.verbs import VERBS, sample_film
 from training.world.worlds import ACTIONS, FRAMES_PER_ACTION, play_film
 
 COUNT = 6
-KNOWN, KNOWN_OF = (
-    12,
-    {"continuation": 60, "story": 60, "first_and_last": 40},
-)  # examples that the exam may come to ask for
+# Examples that the exam may come to ask for.
+KNOWN, KNOWN_OF = 12, {"continuation": 60, "story": 60, "first_and_last": 40}
 TASKS = (
     "text_to_video", "image_to_video", "first_and_last", "continuation", "inpaint", "caption_video", "question_video",
     "world", "story", "spoken_request",
@@ -139,6 +137,7 @@ def shares(scores: list[Score], measures: Sequence[str], *splits: str) -> float:
 def test_judges_find_the_truth_right(scores: list[Score]) -> None:
     measures = ["text_to_video/background", "image_to_video/kept", "caption_video/slots", "question_video/answer"]
     measures += ["inpaint/unharmed", "world/action", "continuation/thing", "first_and_last/kept", "first_and_last/end"]
+    measures += ["continuation/chosen"]
     for split in ("real", "seen", "unseen"):
         assert shares(scores, measures, split) >= 0.97
 

@@ -38,17 +38,11 @@ DEFAULT_COUNTS = {
 # What a model must hold beside text and pictures to sit an exam.
 NEEDS = {
     "video": (
-        "text_to_video",
-        "image_to_video",
-        "first_and_last",
-        "continuation",
-        "caption_video",
-        "question_video",
-        "world",
+        "text_to_video", "image_to_video", "first_and_last", "continuation", "caption_video", "question_video", "world",
     ),
     "audio": ("speech", "notes", "sound", "speech_to_text", "caption_audio", "question_audio", "spoken_request"),
     "video and audio": ("video_to_audio", "audio_to_video", "audio_video", "playing_film", "speaking_film"),
-}
+}  # fmt: skip
 SHEET_SIZE = 48
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -10,13 +10,13 @@ import torch
 
 from omni.codecs.audio import AudioCodec
 from training.codecs.audio_material import Recording, played, recordings, spoken
+from training.judges.doubt import NUM_NOISES, beside_noise
 from training.judges.notes import notes_of, share_found
 from training.judges.speech import naturalness, transcribe, word_error, words_of
 from training.world.sound_pack import SAMPLE_RATE, Samples
 
 __all__ = ["measure_codec", "measure_latents", "measure_notes", "measure_speech", "round_trip"]
 
-NOISE, NUM_NOISES = 1e-3, 3  # of full scale: -60 dB
 LINES = 4  # in one recording of speech: recognisers are bad at single short lines
 
 
@@ -52,26 +52,24 @@ def measure_notes(codec: AudioCodec, material: Sequence[Recording]) -> dict[str,
     Beside it stands what the judge makes of next to nothing: the share that it finds again in the originals beside
     noise of -60 dB; and, of those that it finds beside each of NUM_NOISES such noises, the share that is kept.
     """
-    total, found, kept, beside_noise, sure, sure_kept = 0, 0, 0, 0, 0, 0
-    for number, each in enumerate(material):
+    total, found, kept, repeated, sure, sure_kept = 0, 0, 0, 0, 0, 0
+    for each in material:
         before, after = notes_of(each.samples), notes_of(round_trip(codec, each.samples))
-        rng = np.random.default_rng(number)
-        noises = rng.normal(0, NOISE, (NUM_NOISES, len(each.samples))).astype(np.float32)
-        again = [notes_of(each.samples + noise) for noise in noises]
+        again = [notes_of(samples) for samples in beside_noise(each.samples)]
         for note in each.notes:
             is_found, is_kept = share_found([note], before) == 1, share_found([note], after) == 1
             repeats = [is_found and share_found([note], those) == 1 for those in again]
             total += 1
             found += is_found
             kept += is_found and is_kept
-            beside_noise += sum(repeats)
+            repeated += sum(repeats)
             sure += all(repeats)
             sure_kept += all(repeats) and is_kept
     return {
         "notes/total": float(total),
         "notes/originals": found / total,
         "notes/kept": kept / max(found, 1),
-        "notes/kept_beside_noise": beside_noise / max(NUM_NOISES * found, 1),
+        "notes/kept_beside_noise": repeated / max(NUM_NOISES * found, 1),
         "notes/sure": sure / total,
         "notes/kept_of_sure": sure_kept / max(sure, 1),
     }

@@ -10,11 +10,13 @@ from omni.parts import Video
 from training.exams.room import (
     Pixels,
     Room,
+    as_given,
     by_split,
     collect,
     films_of,
     next_of_same,
     pictures_of,
+    shape_of,
     words_of,
 )
 from training.judges.motion import Spot, Tracker, backgrounds, film_verb, place_of, verb_of
@@ -22,13 +24,13 @@ from training.judges.views import View
 from training.scores import Score
 from training.world.conversation import Example
 from training.world.held_out import Key
-from training.world.motion import Film, film_boxes
+from training.world.motion import FPS, Film, film_boxes
 
 Shown = list[tuple[Pixels, str]]
 
 NUM_FRAMES, SIZE, SECONDS = 17, (64, 64), 2
 # A film is begun with so many frames; whatever has motion to go on with.
-BEGUN = 5
+BEGUN, FRAMES_PER_LATENT = 5, 4
 GOING_ON = (
     "slides left", "slides right", "slides up", "slides down", "rolls", "orbits", "spins", "grows", "shrinks", "shakes",
 )  # fmt: skip
@@ -286,4 +288,28 @@ def continuation(room: Room, count: int) -> tuple[list[Score], Shown]:
     reals = room.through_codec([np.concatenate([films_of(m)[0] for m in example.messages]) for example in examples])
     truths = [Followed(f[BEGUN - 1 :], one.truth, BEGUN - 1) for f, one in zip(reals, answers, strict=True)]
     shown = [(strip(one.frames), one.truth.verb) for one in answers]
-    return list(judge_followed("continuation", answers, truths)), shown
+    return [*judge_followed("continuation", answers, truths), *_chosen(room, count)], shown
+
+
+def _chosen(room: Room, count: int) -> Iterator[Score]:
+    """Examine whether a request in a chat to go on with a film, of any shape, is answered by going on with it."""
+    examples = both_splits(room, "continuation", count, lambda e: True)
+    given: dict[int, list[Video]] = {}
+    for batch in room.batches([shape_of(example) for example in examples], label="go on"):
+        first = [examples[number].messages[0] for number in batch]
+        asked = [[{**message, "content": [as_given(item) for item in message["content"]]}] for message in first]
+        replies = room.candidate.generate(asked, seed=room.seeds(batch))
+        given |= {number: list(reply.videos) for number, reply in zip(batch, replies, strict=True)}
+    answers = collect(given)
+    truths = [[Video(films_of(example.messages[1])[0], float(FPS))] for example in examples]
+    for number, other in enumerate(next_of_same([""] * len(examples))):
+        film = examples[number].truth["films"][0]
+        for split, videos in by_split(film.keys, answers[number], truths[number], answers[other]):
+            yield Score(
+                "continuation/chosen", split, film.keys, [_shape(v) for v in videos] == [(film.height, film.width)]
+            )
+
+
+def _shape(video: Video) -> tuple[int, int] | None:
+    """Return rows and columns of what goes on with a film: a film that begins anew has a frame more."""
+    return video.frames.shape[1:3] if video.num_frames % FRAMES_PER_LATENT == 0 else None

@@ -71,8 +71,8 @@ def loudness(samples: Samples, num_frames: int, *, fps: float = FPS) -> np.ndarr
 
 
 def swelling(onsets: Sequence[float], num_frames: int, *, fps: float = FPS) -> np.ndarray:
-    """Return how large a thing is that swells at each onset, in seconds, and fades: [F], 1 at an onset, 0 at rest."""
-    times = np.arange(num_frames)[:, None] / fps - np.array([np.inf, *onsets])
+    """Return how large a thing is that swells at one or more onsets, in seconds, and fades: [F], 1 to 0 at rest."""
+    times = np.arange(num_frames)[:, None] / fps - np.array(onsets)
     return np.where(times >= 0, np.exp(-times.clip(0) / FADING_S), 0.0).max(axis=1)
 
 
