@@ -33,6 +33,7 @@ Pixels = NDArray[np.uint8]  # [H, W, 3]
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 METADATA_KEY = "omni"
 
+_STRIP_ROWS = 64
 _MAX_16_BIT = 65_535
 _MAX_COMMENT_BYTES = 1 << 18
 _MAX_IMAGE_FRAMES = 1  # that Pillow reads on the way to the first
@@ -162,7 +163,16 @@ def pixels_from_pil(picture: PILImage.Image, *, name: str, limits: Limits) -> Pi
         colours = flat.convert("RGBA")
         flat = PILImage.new("RGB", colours.size, _WHITE)
         flat.paste(colours, mask=colours)
-    return np.array(_upright(flat.convert("RGB"), source=picture), dtype=np.uint8)
+    return _strip_by_strip(_upright(flat, source=picture))
+
+
+def _strip_by_strip(picture: PILImage.Image) -> Pixels:
+    """Convert to RGB, [H, W, 3], without two more copies of the whole, which cost more time than the conversion."""
+    pixels = np.empty((picture.height, picture.width, 3), dtype=np.uint8)
+    for top in range(0, picture.height, _STRIP_ROWS):
+        bottom = min(top + _STRIP_ROWS, picture.height)
+        pixels[top:bottom] = np.asarray(picture.crop((0, top, picture.width, bottom)).convert("RGB"))
+    return pixels
 
 
 def _metadata(picture: PILImage.Image) -> dict[str, Any]:
