@@ -82,6 +82,13 @@ def test_exams_with_sound_know_the_truth(scores, measure):
     assert shares[f"{measure}/shuffled"] <= 0.6
 
 
+def test_ceilings_of_films_with_sound_are_those_of_the_codec():
+    room = Room(Oracle(), np.zeros_like, judges=None, sound_round_trip=quieter)  # type: ignore[arg-type]
+    for task in ("audio_to_video", "audio_video"):
+        shares = figures(exams()[task](room, 4)[0])
+        assert shares[f"{task}/onset/real"] == 0.0 < shares[f"{task}/onset/seen"]
+
+
 def test_exams_with_sound_judge_both_splits(scores):
     assert {score.split for score in scores} == {"seen", "unseen", "real", "shuffled"}
     assert {"caption_audio/words", "caption_audio/notes", "caption_audio/sound"} <= {s.measure for s in scores}

@@ -91,9 +91,10 @@ def _together(
 
 
 def _real_films(room: Room, examples: Sequence[Example]) -> list[Sounding]:
-    """Return the real films of the answers, their sound through the model's codec."""
+    """Return the real films of the answers, picture and sound through the model's codecs."""
     found = [items(example.messages[1], "video")[0] for example in examples]
-    return [(item["frames"], given_back(room, item["audio"])) for item in found]
+    seen = room.through_codec([item["frames"] for item in found])
+    return [(frames, given_back(room, item["audio"])) for frames, item in zip(seen, found, strict=True)]
 
 
 def _filmed(room: Room, examples: Sequence[Example], label: str, *, is_timed: bool = False) -> list[Sounding]:
@@ -128,7 +129,8 @@ def audio_to_video(room: Room, count: int) -> tuple[list[Score], Shown]:
     seen = [reply.videos[0].frames if reply.videos else NOTHING_SEEN for reply in answers]
     heard = [items(example.messages[0], "audio")[0]["samples"] for example in examples]
     own = list(zip(seen, heard, strict=True))
-    real = [(films_of(e.messages[1])[0], samples) for e, samples in zip(examples, heard, strict=True)]
+    passed = room.through_codec([films_of(example.messages[1])[0] for example in examples])
+    real = list(zip(passed, heard, strict=True))
     return list(_together("audio_to_video/onset", examples, own, real, _in_time)), _firsts(own, examples)
 
 
