@@ -9,7 +9,7 @@ from omni.parts import Audio, Text, Video
 from omni.pipeline import Reply
 from training.evaluate import exams
 from training.exams.listening import errors_in_row, heard_words
-from training.exams.room import Room, as_given, words_of
+from training.exams.room import Room, as_given, next_of_other, words_of
 from training.exams.sounding_films import swells
 from training.exams.sounds import LABELS, melody
 from training.scores import Score, figures
@@ -92,6 +92,11 @@ def test_ceilings_of_films_with_sound_are_those_of_the_codec():
 def test_exams_with_sound_judge_both_splits(scores):
     assert {score.split for score in scores} == {"seen", "unseen", "real", "shuffled"}
     assert {"caption_audio/words", "caption_audio/notes", "caption_audio/sound"} <= {s.measure for s in scores}
+
+
+def test_shuffled_among_other_kinds():
+    assert next_of_other(["one", "one", "two"]) == [2, 2, 0]
+    assert next_of_other(["one", "one"]) == [0, 1]
 
 
 def test_every_named_sound_has_a_label():

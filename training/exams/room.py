@@ -166,6 +166,19 @@ def next_of_same(kinds: Sequence[Hashable]) -> list[int]:
     return [following[number] for number in range(len(kinds))]
 
 
+def next_of_other(kinds: Sequence[Hashable]) -> list[int]:
+    """For each question, choose the next of another kind: shuffled so where all of a kind have the same answer.
+
+    A question gets its own where there is no other kind.
+    """
+    count = len(kinds)
+    rounds = ([(number + step) % count for step in range(1, count)] for number in range(count))
+    return [
+        next((other for other in others if kinds[other] != kinds[number]), number)
+        for number, others in enumerate(rounds)
+    ]
+
+
 def as_given(item: Mapping[str, Any]) -> dict[str, Any]:
     """Return a world's item in the form in which users give it; parts stay as they are."""
     if "frames" in item:

@@ -6,7 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.exams.room import Pixels, Room, by_split, collect, films_of, next_of_same, shape_of, words_of
+from training.exams.room import (
+    Pixels,
+    Room,
+    by_split,
+    collect,
+    films_of,
+    next_of_other,
+    next_of_same,
+    shape_of,
+    words_of,
+)
 from training.exams.sounds import (
     Samples,
     Shown,
@@ -80,14 +90,18 @@ def _together(
     own: Sequence[tuple[Pixels, Any]],
     real: Sequence[tuple[Pixels, Any]],
     rule: Callable[[Film, Pixels, Any], bool],
+    others: Sequence[int],
 ) -> Iterator[Score]:
-    """Score what is seen against what is heard; shuffled, a film stands beside the sound of another as long."""
-    others = next_of_same([len(frames) for frames, _ in own])
+    """Score what is seen against what is heard; shuffled, a film stands beside what is heard in one of the others."""
     for number, (example, other) in enumerate(zip(examples, others, strict=True)):
         film, keys = example.truth["films"][0], tuple(example.truth["keys"])
         trio = (own[number], real[number], (own[number][0], own[other][1]))
         for split, (frames, heard) in by_split(keys, *trio):
             yield Score(measure, split, keys, rule(film, frames, heard))
+
+
+def _of_same_length(films: Sequence[tuple[Pixels, Any]]) -> list[int]:
+    return next_of_same([len(frames) for frames, _ in films])
 
 
 def _real_films(room: Room, examples: Sequence[Example]) -> list[Sounding]:
@@ -118,7 +132,8 @@ def audio_video(room: Room, count: int) -> tuple[list[Score], Shown]:
     """Examine films with sound: one beginning within a frame of every impact that is seen, no other."""
     examples = both_splits(room, "audio_video", count)
     films = _filmed(room, examples, "audio_video")
-    scores = list(_together("audio_video/onset", examples, films, _real_films(room, examples), _in_time))
+    real = _real_films(room, examples)
+    scores = list(_together("audio_video/onset", examples, films, real, _in_time, _of_same_length(films)))
     return scores, _firsts(films, examples)
 
 
@@ -131,7 +146,8 @@ def audio_to_video(room: Room, count: int) -> tuple[list[Score], Shown]:
     own = list(zip(seen, heard, strict=True))
     passed = room.through_codec([films_of(example.messages[1])[0] for example in examples])
     real = list(zip(passed, heard, strict=True))
-    return list(_together("audio_to_video/onset", examples, own, real, _in_time)), _firsts(own, examples)
+    scores = list(_together("audio_to_video/onset", examples, own, real, _in_time, _of_same_length(own)))
+    return scores, _firsts(own, examples)
 
 
 def playing_film(room: Room, count: int) -> tuple[list[Score], Shown]:
@@ -139,14 +155,15 @@ def playing_film(room: Room, count: int) -> tuple[list[Score], Shown]:
     examples = both_splits(room, "playing_film", count)
     own, real = _filmed(room, examples, "playing_film", is_timed=True), _real_films(room, examples)
     found = {name: [notes_of(samples) for _, samples in films] for name, films in (("own", own), ("real", real))}
-    due = [[note["onset_s"] for note in example.truth["recordings"][0]["notes"]] for example in examples]
+    due = [tuple(note["onset_s"] for note in example.truth["recordings"][0]["notes"]) for example in examples]
     pairs = [[(frames, onsets) for (frames, _), onsets in zip(films, due, strict=True)] for films in (own, real)]
 
     def rule(film: Film, frames: Pixels, onsets: Sequence[float]) -> bool:
         return swells(film, frames, swelling(onsets, len(frames), fps=film.fps))
 
     scores = list(judged("playing_film/order", examples, found, notes_right))
-    scores += _together("playing_film/swells", examples, pairs[0], pairs[1], rule)
+    # As many notes are due at the same moments, so films of another number of notes show what chance gives.
+    scores += _together("playing_film/swells", examples, pairs[0], pairs[1], rule, next_of_other(due))
     return scores, _firsts(own, examples)
 
 
@@ -160,5 +177,5 @@ def speaking_film(room: Room, count: int) -> tuple[list[Score], Shown]:
     def rule(film: Film, frames: Pixels, samples: Samples) -> bool:
         return swells(film, frames, loudness(samples, len(frames), fps=film.fps))
 
-    scores += _together("speaking_film/swells", examples, own, real, rule)
+    scores += _together("speaking_film/swells", examples, own, real, rule, _of_same_length(own))
     return scores, _firsts(own, examples)
