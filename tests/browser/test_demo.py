@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 PICTURES = "#chat .bot img"
 DRAW = "Draw a fox on a red background."
+SPEAK = 'Film a happy face on yellow saying "here is a fox", with sound.'
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,28 @@ def test_picture_comes_back_through_its_steps(page):
 def test_example_is_answered_at_one_click(page):
     page.wait(lambda: page.find("#chat .example"), "the examples")[0].click()
     page.wait_for_answer()
+
+
+def test_film_with_sound_and_tune_can_be_played(page):
+    for words, player in ((SPEAK, "video"), ("Play C E G on a piano.", "audio")):
+        page.type(words)
+        page.send()
+        page.wait_for_answer()
+        ready = f"const found = document.querySelector('#chat .bot {player}'); return found && found.duration > 0.5"
+        page.wait(lambda: page.driver.execute_script(ready), "something to play")  # noqa: B023
+    page.driver.execute_script("document.querySelector('#chat .bot video').scrollIntoView()")
+    page.shoot("desktop-film")
+
+
+def test_shipped_world_is_played(opened):
+    opened.tab("World")
+    for step, button in enumerate(("world-start", "act-right", "act-right", "act-up")):
+        opened.press(button)
+        said = f"Step {step},"
+        opened.wait(lambda: said in opened.find("#world-status")[0].text, said)  # noqa: B023
+    assert opened.find("#screen img")[0].get_property("naturalWidth") >= 16
+    opened.shoot("desktop-world")
+    opened.tab("Chat")
 
 
 def test_upload_is_shown_and_asked_about(page, tmp_path):
