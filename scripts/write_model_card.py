@@ -27,10 +27,11 @@ nothing was chosen.
 
 ## How it was made
 
-`configs/train/nano.yaml` on two CPU cores, most of the time beside other work, in stages, each from the averaged weights
-of the one before (`start=`); {tokens:.1f} million tokens in all, noisy copies counted. 98 % of all places held a token.
-Of the last nineteen stages the first seventeen had bfloat16 units: the last seven of these took 163, 49, 44, 90, 32, 40
-and 57 minutes, most of them of one core each. The last two had none and took 110 and 67 minutes of two cores.
+`configs/train/nano.yaml` on two CPU cores, most of the time beside other work, in stages, each from the averaged
+weights of the one before (`start=`); {tokens:.1f} million tokens in all, noisy copies counted. 98 % of all places
+held a token. Of the last nineteen stages the first seventeen had bfloat16 units: the last seven of these took 163,
+49, 44, 90, 32, 40 and 57 minutes, most of them of one core each. The last two had none and took 110 and 67 minutes of
+two cores.
 
 | steps | tokens a step | documents |
 |---|---|---|
@@ -210,8 +211,8 @@ STAGES = (
         700,
         8120,
         "not from the one before but from the edition before: the vision and audio experts together, one document in "
-        "nine a face that speaks, one in seventeen an instrument that plays; decayed to zero; .7 of it, .24 of the stage "
-        "before and .06 of the edition before",
+        "nine a face that speaks, one in seventeen an instrument that plays; decayed to zero; .7 of it, .24 of the "
+        "stage before and .06 of the edition before",
     ),
 )
 
