@@ -44,7 +44,7 @@ EXAMPLES = (
     Example("Make the sound of a bell.", ("audio",)),
     Example("What do you hear?", ("audio",), "violin.wav"),
     Example("Make a film of a ball bouncing, with sound.", ("video", "audio")),
-    Example('Film a happy face on yellow saying "here is a fox", with sound.', ("video", "audio")),
+    Example('Film a happy face on blue saying "here is a fox", with sound.', ("video", "audio")),
     Example("Tell me a story about a fox, with pictures.", ("image", "video")),
     Example("What can you do?"),
     Example("What is a penguin?"),

@@ -9,7 +9,7 @@ from omni.parts import Audio, Text, Video
 from omni.pipeline import Reply
 from training.evaluate import exams
 from training.exams.listening import errors_in_row, heard_words
-from training.exams.room import Room, as_given, next_of_other, words_of
+from training.exams.room import Room, as_given, next_of_other, next_of_same, words_of
 from training.exams.sounding_films import swells
 from training.exams.sounds import LABELS, melody
 from training.scores import Score, figures
@@ -97,6 +97,19 @@ def test_exams_with_sound_judge_both_splits(scores):
 def test_shuffled_among_other_kinds():
     assert next_of_other(["one", "one", "two"]) == [2, 2, 0]
     assert next_of_other(["one", "one"]) == [0, 1]
+
+
+def test_instruments_swell_with_other_films_only_where_as_many_notes_are_due():
+    room = Room(None, lambda pixels: pixels, judges=None)  # type: ignore[arg-type]
+    examples = room.examples("playing_film", "train", 32, want=lambda e: True)
+    films = [example.messages[1]["content"][-1]["frames"] for example in examples]
+    due = [tuple(note["onset_s"] for note in one.truth["recordings"][0]["notes"]) for one in examples]
+    share = {}
+    for name, others in (("as long", next_of_same([len(film) for film in films])), ("other", next_of_other(due))):
+        levels = [swelling(due[other], len(film)) for other, film in zip(others, films, strict=True)]
+        rows = zip(examples, films, levels, strict=True)
+        share[name] = np.mean([swells(one.truth["films"][0], film, level) for one, film, level in rows])
+    assert share["as long"] >= 0.8 and share["other"] <= 0.4
 
 
 def test_every_named_sound_has_a_label():

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 PICTURES = "#chat .bot img"
 DRAW = "Draw a fox on a red background."
-SPEAK = 'Film a happy face on yellow saying "here is a fox", with sound.'
+SPEAK = 'Film a happy face on blue saying "here is a fox", with sound.'
 
 
 @pytest.fixture(scope="module")

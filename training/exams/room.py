@@ -172,10 +172,10 @@ def next_of_other(kinds: Sequence[Hashable]) -> list[int]:
     A question gets its own where there is no other kind.
     """
     count = len(kinds)
-    rounds = ([(number + step) % count for step in range(1, count)] for number in range(count))
+    following = ([other % count for other in range(number + 1, number + count)] for number in range(count))
     return [
-        next((other for other in others if kinds[other] != kinds[number]), number)
-        for number, others in enumerate(rounds)
+        next((other for other in others if kinds[other] != kind), number)
+        for number, (kind, others) in enumerate(zip(kinds, following, strict=True))
     ]
 
 

@@ -90,18 +90,18 @@ def _together(
     own: Sequence[tuple[Pixels, Any]],
     real: Sequence[tuple[Pixels, Any]],
     rule: Callable[[Film, Pixels, Any], bool],
-    others: Sequence[int],
+    others: Sequence[int] | None = None,
 ) -> Iterator[Score]:
-    """Score what is seen against what is heard; shuffled, a film stands beside what is heard in one of the others."""
+    """Score what is seen against what is heard; shuffled, a film stands beside what is heard in another.
+
+    The other is one as long, or, where they are given, that of `others`.
+    """
+    others = others or next_of_same([len(frames) for frames, _ in own])
     for number, (example, other) in enumerate(zip(examples, others, strict=True)):
         film, keys = example.truth["films"][0], tuple(example.truth["keys"])
         trio = (own[number], real[number], (own[number][0], own[other][1]))
         for split, (frames, heard) in by_split(keys, *trio):
             yield Score(measure, split, keys, rule(film, frames, heard))
-
-
-def _of_same_length(films: Sequence[tuple[Pixels, Any]]) -> list[int]:
-    return next_of_same([len(frames) for frames, _ in films])
 
 
 def _real_films(room: Room, examples: Sequence[Example]) -> list[Sounding]:
@@ -132,8 +132,7 @@ def audio_video(room: Room, count: int) -> tuple[list[Score], Shown]:
     """Examine films with sound: one beginning within a frame of every impact that is seen, no other."""
     examples = both_splits(room, "audio_video", count)
     films = _filmed(room, examples, "audio_video")
-    real = _real_films(room, examples)
-    scores = list(_together("audio_video/onset", examples, films, real, _in_time, _of_same_length(films)))
+    scores = list(_together("audio_video/onset", examples, films, _real_films(room, examples), _in_time))
     return scores, _firsts(films, examples)
 
 
@@ -146,8 +145,7 @@ def audio_to_video(room: Room, count: int) -> tuple[list[Score], Shown]:
     own = list(zip(seen, heard, strict=True))
     passed = room.through_codec([films_of(example.messages[1])[0] for example in examples])
     real = list(zip(passed, heard, strict=True))
-    scores = list(_together("audio_to_video/onset", examples, own, real, _in_time, _of_same_length(own)))
-    return scores, _firsts(own, examples)
+    return list(_together("audio_to_video/onset", examples, own, real, _in_time)), _firsts(own, examples)
 
 
 def playing_film(room: Room, count: int) -> tuple[list[Score], Shown]:
@@ -177,5 +175,5 @@ def speaking_film(room: Room, count: int) -> tuple[list[Score], Shown]:
     def rule(film: Film, frames: Pixels, samples: Samples) -> bool:
         return swells(film, frames, loudness(samples, len(frames), fps=film.fps))
 
-    scores += _together("speaking_film/swells", examples, own, real, rule, _of_same_length(own))
+    scores += _together("speaking_film/swells", examples, own, real, rule)
     return scores, _firsts(own, examples)
